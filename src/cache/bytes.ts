@@ -1,0 +1,45 @@
+import { finish, startHash } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Blob, CacheState } from './tier.ts';
+
+/** Bytes in memory, already verified, as a blob. */
+export function bytesBlob(bytes: Buffer, state: CacheState): Blob {
+  return {
+    size: bytes.length,
+    state,
+    verified: undefined,
+    read: (position, maxBytes) => Promise.resolve(bytes.subarray(position, position + maxBytes)),
+    close: () => Promise.resolve(),
+  };
+}
+
+const readBytes = 256 * 1024;
+
+/** Every piece of a blob in order. A piece is good until the second one after it. */
+export async function* pieces(blob: Blob): AsyncGenerator<Buffer> {
+  for (let position = 0; position < blob.size;) {
+    const piece = await blob.read(position, readBytes);
+    position += piece.length;
+    yield piece;
+  }
+}
+
+/** The whole of a blob, verified, which is closed after; for what has been seen to be small. */
+export async function readAll(blob: Blob): Promise<Buffer> {
+  try {
+    const bytes = Buffer.allocUnsafeSlow(blob.size);
+    let position = 0;
+    for await (const piece of pieces(blob)) position += piece.copy(bytes, position);
+    await blob.verified;
+    return bytes;
+  } finally {
+    await blob.close();
+  }
+}
+
+/** Reads a blob to its end. @throws Error when it does not hash to the digest */
+export async function verify(blob: Blob, digest: Digest): Promise<void> {
+  const running = startHash(digest);
+  for await (const piece of pieces(blob)) running.update(piece);
+  if (!finish(running, digest)) throw new Error(`stored content does not hash to ${digest}`);
+}

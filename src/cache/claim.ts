@@ -1,0 +1,72 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+
+/** A folder of unfinished files that belongs to one living process. */
+export interface Claim {
+  readonly folder: string;
+  release(): Promise<void>;
+}
+
+/**
+ * Claims a new folder under `root` and sweeps away those whose process is gone.
+ *
+ * Several processes share a store, in containers with the same process ids and on clocks that differ, so neither a
+ * pid nor an age says who is alive. A lock that the kernel drops with its process does; SQLite is how Node takes one.
+ */
+export async function claimFolder(root: string): Promise<Claim> {
+  await mkdir(root, { recursive: true });
+  await sweep(root);
+  for (;;) {
+    const folder = join(root, randomUUID());
+    const lock = tryLock(lockOf(folder));
+    // A sweep beside us may have seen the file before it was locked, and removed it: then it locks nothing.
+    if (!lock || !(await exists(lockOf(folder)))) continue;
+    await mkdir(folder);
+    return {
+      folder,
+      async release() {
+        await rm(folder, { recursive: true, force: true });
+        await rm(lockOf(folder), { force: true });
+        lock.close();
+      },
+    };
+  }
+}
+
+function lockOf(folder: string): string {
+  return `${folder}.lock`;
+}
+
+async function sweep(root: string): Promise<void> {
+  const names = new Set(await readdir(root));
+  for (const name of names) {
+    const folder = join(root, name.replace(/\.lock$/, ''));
+    // A lock is older than its folder, but the list may have been read between the two.
+    const lock = (await exists(lockOf(folder))) ? tryLock(lockOf(folder)) : undefined;
+    if (!lock && (await exists(lockOf(folder)))) continue;
+    await rm(folder, { recursive: true, force: true });
+    await rm(lockOf(folder), { force: true });
+    lock?.close();
+  }
+}
+
+function tryLock(path: string): DatabaseSync | undefined {
+  let database: DatabaseSync | undefined;
+  try {
+    database = new DatabaseSync(path, { timeout: 0 });
+    database.exec('BEGIN EXCLUSIVE');
+    return database;
+  } catch {
+    database?.close();
+    return undefined;
+  }
+}
+
+function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}

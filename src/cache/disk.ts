@@ -1,0 +1,191 @@
+import { constants } from 'node:fs';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { LRUCache } from 'lru-cache';
+import { algorithmOf, finish, hexOf, startHash } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import { pieces, verify } from './bytes.ts';
+import { claimFolder } from './claim.ts';
+import type { Blob, GrowingTier, Partial, PartialReader } from './tier.ts';
+
+export interface DiskOptions {
+  /** The store's folder; `blobs/` in it is that of an OCI image layout. */
+  readonly path: string;
+  /** How many digests are remembered as verified by this process. */
+  readonly maxVerified: number;
+}
+
+export interface DiskTier extends GrowingTier {
+  close(): Promise<void>;
+}
+
+/**
+ * Blobs as files, `blobs/sha256/<hex>`. A file gets its name when it is whole, verified and on the disk, in that
+ * order (fsync, rename, fsync of the folder), so a kill leaves the whole blob or nothing. What another process or an
+ * earlier life wrote is hashed again before its last byte leaves.
+ */
+export async function createDiskTier({ path, maxVerified }: DiskOptions): Promise<DiskTier> {
+  for (const algorithm of ['sha256', 'sha512']) await mkdir(join(path, 'blobs', algorithm), { recursive: true });
+  const claim = await claimFolder(join(path, 'tmp'));
+  const verified = new LRUCache<Digest, string>({ max: maxVerified });
+  const verifying = new Map<string, Promise<void>>();
+
+  const folderOf = (digest: Digest) => join(path, 'blobs', algorithmOf(digest));
+  const fileOf = (digest: Digest) => join(folderOf(digest), hexOf(digest));
+
+  const tier: DiskTier = {
+    name: 'disk',
+
+    async open(digest) {
+      const file = await openIfThere(fileOf(digest));
+      if (!file) return undefined;
+      const identity = await identityOf(file);
+      // A file of no bytes is what a full disk or a power cut leaves of a name; the empty blob costs a download.
+      if (identity.size === 0) {
+        await file.close();
+        await tier.delete(digest);
+        return undefined;
+      }
+      const known = verified.get(digest) === identity.text;
+      return fileBlob(file, identity.size, known ? undefined : verifyOnce(digest, identity));
+    },
+
+    async put(digest, blob) {
+      const partial = await tier.begin();
+      try {
+        const running = startHash(digest);
+        for await (const piece of pieces(blob)) {
+          running.update(piece);
+          await partial.append([piece]);
+        }
+        await blob.verified;
+        if (!finish(running, digest)) throw new Error(`content does not hash to ${digest}`);
+        await partial.commit(digest);
+      } finally {
+        await partial.close();
+        await blob.close();
+      }
+    },
+
+    async delete(digest) {
+      verified.delete(digest);
+      await rm(fileOf(digest), { force: true });
+    },
+
+    async begin() {
+      const temporary = join(claim.folder, randomUUID());
+      const file = await open(temporary, 'wx+', 0o644);
+      return partialFile(file, temporary, async (digest) => {
+        verified.set(digest, (await identityOf(file)).text);
+        await rename(temporary, fileOf(digest));
+        await syncFolder(folderOf(digest));
+      });
+    },
+
+    close: () => claim.release(),
+  };
+
+  /** One pass over the file, however many readers wait for its verdict; a wrong file is removed. */
+  function verifyOnce(digest: Digest, identity: Identity): Promise<void> {
+    const key = `${digest} ${identity.text}`;
+    const running = verifying.get(key) ?? verifyFile(digest, identity).finally(() => verifying.delete(key));
+    verifying.set(key, running);
+    running.catch(() => undefined);
+    return running;
+  }
+
+  async function verifyFile(digest: Digest, identity: Identity): Promise<void> {
+    const file = await openIfThere(fileOf(digest));
+    if (!file) throw new Error(`${digest} went away while it was being verified`);
+    const blob = fileBlob(file, identity.size, undefined);
+    try {
+      await verify(blob, digest);
+      verified.set(digest, identity.text);
+    } catch (error) {
+      await tier.delete(digest);
+      throw error;
+    } finally {
+      await blob.close();
+    }
+  }
+
+  return tier;
+}
+
+interface Identity {
+  readonly size: number;
+  /** Differs as soon as another file has the name, or this one was written to. */
+  readonly text: string;
+}
+
+async function identityOf(file: FileHandle): Promise<Identity> {
+  const { ino, size, mtimeNs } = await file.stat({ bigint: true });
+  return { size: Number(size), text: `${ino} ${size} ${mtimeNs}` };
+}
+
+/** Links are not followed: a store that others can write to must not become a way to read the machine's files. */
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function fileBlob(file: FileHandle, size: number, verified: Promise<void> | undefined): Blob {
+  const reader = fileReader(file);
+  let closed: Promise<void> | undefined;
+  return { size, state: 'hit-disk', verified, read: reader.read, close: () => (closed ??= file.close()) };
+}
+
+/** Two buffers by turns: while one is being sent, the other fills. */
+function fileReader(file: FileHandle): PartialReader {
+  const buffers: Buffer[] = [];
+  let turn = 0;
+  return {
+    async read(position, maxBytes) {
+      turn = 1 - turn;
+      const held = buffers[turn];
+      const buffer = held && held.length >= maxBytes ? held : Buffer.allocUnsafeSlow(maxBytes);
+      buffers[turn] = buffer;
+      const { bytesRead } = await file.read(buffer, 0, maxBytes, position);
+      if (bytesRead === 0) throw new Error(`the file ends at ${position}, before its blob does`);
+      return buffer.subarray(0, bytesRead);
+    },
+  };
+}
+
+function partialFile(file: FileHandle, temporary: string, publish: (digest: Digest) => Promise<void>): Partial {
+  let end = 0;
+  let committed = false;
+  return {
+    async append(chunks) {
+      const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+      const { bytesWritten } = await file.writev(chunks as Buffer[], end);
+      if (bytesWritten !== length) throw new Error(`wrote ${bytesWritten} of ${length} bytes`);
+      end += length;
+    },
+    reader: () => fileReader(file),
+    async commit(digest) {
+      await file.sync();
+      await publish(digest);
+      committed = true;
+    },
+    async close() {
+      await file.close();
+      if (!committed) await rm(temporary, { force: true });
+    },
+  };
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}

@@ -1,0 +1,43 @@
+import { LRUCache } from 'lru-cache';
+import { matches } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import { bytesBlob, readAll } from './bytes.ts';
+import type { Blob, Tier } from './tier.ts';
+
+export interface MemoryOptions {
+  readonly maxBytes: number;
+  /** Larger blobs are declined: they would push out thousands of manifests. */
+  readonly maxBlobBytes: number;
+}
+
+/** What an entry costs beside its bytes: the key, the map's node, the buffer's head. */
+const entryOverheadBytes = 512;
+
+/** Manifests, configs and small layers, by bytes and least recent use. */
+export function createMemoryTier({ maxBytes, maxBlobBytes }: MemoryOptions): Tier {
+  const entries =
+    maxBytes > 0
+      ? new LRUCache<Digest, Buffer>({
+          maxSize: maxBytes,
+          maxEntrySize: maxBlobBytes + entryOverheadBytes,
+          sizeCalculation: (bytes) => bytes.length + entryOverheadBytes,
+        })
+      : undefined;
+  return {
+    name: 'memory',
+    open(digest): Promise<Blob | undefined> {
+      const bytes = entries?.get(digest);
+      return Promise.resolve(bytes && bytesBlob(bytes, 'hit-memory'));
+    },
+    async put(digest, blob) {
+      if (!entries || blob.size > maxBlobBytes) return blob.close();
+      const bytes = await readAll(blob);
+      if (!matches(bytes, digest)) throw new Error(`content does not hash to ${digest}`);
+      entries.set(digest, bytes);
+    },
+    delete(digest) {
+      entries?.delete(digest);
+      return Promise.resolve();
+    },
+  };
+}

@@ -1,0 +1,81 @@
+import Keyv from 'keyv';
+import type { KeyvStoreAdapter } from 'keyv';
+import type { Digest } from '../oci/digest.ts';
+
+/** What an upstream last said that a tag means; `digest` is absent where it said that there is no such tag. */
+export interface TagRecord {
+  readonly digest?: Digest;
+  readonly checkedAtMs: number;
+  /** The last question found the upstream in trouble: this is what it said before. */
+  readonly isStale?: boolean;
+}
+
+/** A repository is known to hold a digest: it listed it in a manifest, or answered for it. */
+export interface ContentRecord {
+  readonly mediaType: string;
+  /** Bytes; absent where nobody said. */
+  readonly size?: number;
+}
+
+/** An index that was made here: enough to make it again from the original. */
+export interface NarrowedRecord {
+  readonly index: Digest;
+  readonly keep: readonly Digest[];
+}
+
+/** Does the config of a child say the platform that the index says? */
+export interface PlatformCheck {
+  readonly truthful: boolean;
+}
+
+/** One kind of record. A broken store reads as empty and answers a write with false: records can be learnt again. */
+export interface RecordSpace<T> {
+  get(key: string): Promise<T | undefined>;
+  set(key: string, value: T, ttlMs?: number): Promise<boolean>;
+  setMany(entries: readonly { key: string; value: T }[]): Promise<void>;
+  delete(key: string): Promise<void>;
+  keys(): AsyncIterable<string>;
+}
+
+/** The mutable half of the cache, apart from the blobs: what names mean, never what bytes are. */
+export interface Records {
+  readonly tags: RecordSpace<TagRecord>;
+  readonly contents: RecordSpace<ContentRecord>;
+  readonly narrowed: RecordSpace<NarrowedRecord>;
+  readonly platformChecks: RecordSpace<PlatformCheck>;
+  readonly repositories: RecordSpace<true>;
+}
+
+export function createRecords(adapter: () => KeyvStoreAdapter, onTrouble: (error: unknown) => void): Records {
+  const space = <T>(namespace: string) => createSpace<T>(adapter(), namespace, onTrouble);
+  return {
+    tags: space('tags'),
+    contents: space('contents'),
+    narrowed: space('narrowed'),
+    platformChecks: space('platform-checks'),
+    repositories: space('repositories'),
+  };
+}
+
+function createSpace<T>(
+  store: KeyvStoreAdapter,
+  namespace: string,
+  onTrouble: (error: unknown) => void,
+): RecordSpace<T> {
+  // Without a listener of its own, keyv rejects where it should fall back.
+  const keyv = new Keyv<T>({ store, namespace });
+  keyv.on('error', onTrouble);
+  return {
+    get: (key) => keyv.get(key),
+    set: (key, value, ttlMs) => keyv.set(key, value, ttlMs),
+    setMany: async (entries) => {
+      await keyv.setMany(entries.map(({ key, value }) => ({ key, value })));
+    },
+    delete: async (key) => {
+      await keyv.delete(key);
+    },
+    async *keys() {
+      for await (const [key] of keyv.iterator?.({}) ?? []) yield key as string;
+    },
+  };
+}

@@ -1,0 +1,127 @@
+import { EventEmitter } from 'node:events';
+import { rmSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
+import type { StatementSync } from 'node:sqlite';
+import type { KeyvStoreAdapter, StoredData } from 'keyv';
+
+/** One database, and the adapters that keyv wants one of for each namespace. */
+export interface SqliteRecords {
+  adapter(): KeyvStoreAdapter;
+  /** Expired rows are not read again by anyone; this is where they go. */
+  purge(now: number): void;
+  close(): void;
+}
+
+/**
+ * The embedded store behind keyv: one SQLite file with a write-ahead log, so that several processes on one machine
+ * read and write it at once and a kill leaves the last whole write.
+ */
+export function openSqliteRecords(path: string): SqliteRecords {
+  const database = openOrReplace(path);
+  const purge = database.prepare('DELETE FROM records WHERE expires IS NOT NULL AND expires < ?');
+  return {
+    adapter: () => new SqliteAdapter(database),
+    purge: (now) => void purge.run(now),
+    close: () => {
+      if (database.isOpen) database.close();
+    },
+  };
+}
+
+/** Keys come with their namespace before them. */
+class SqliteAdapter extends EventEmitter implements KeyvStoreAdapter {
+  /** Keyv lists the keys only of dialects that it knows. */
+  readonly opts = { dialect: 'sqlite' };
+  namespace?: string;
+  readonly #database: DatabaseSync;
+  readonly #select: StatementSync;
+  readonly #upsert: StatementSync;
+  readonly #remove: StatementSync;
+  readonly #list: StatementSync;
+
+  constructor(database: DatabaseSync) {
+    super();
+    this.#database = database;
+    this.#select = database.prepare('SELECT value FROM records WHERE key = ?');
+    this.#upsert = database.prepare(
+      'INSERT INTO records (key, value, expires) VALUES (?, ?, ?) ' +
+        'ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires',
+    );
+    this.#remove = database.prepare('DELETE FROM records WHERE key = ?');
+    this.#list = database.prepare('SELECT key, value FROM records WHERE key >= ? AND key < ? ORDER BY key');
+  }
+
+  get<Value>(key: string): Promise<StoredData<Value> | undefined> {
+    return attempt(() => this.#select.get(key)?.['value'] as StoredData<Value> | undefined);
+  }
+
+  set(key: string, value: string, ttl?: number): Promise<void> {
+    return attempt(() => this.#write(key, value, ttl));
+  }
+
+  setMany(entries: { key: string; value: string; ttl?: number }[]): Promise<void> {
+    return attempt(() => {
+      this.#database.exec('BEGIN IMMEDIATE');
+      try {
+        for (const { key, value, ttl } of entries) this.#write(key, value, ttl);
+        this.#database.exec('COMMIT');
+      } catch (error) {
+        this.#database.exec('ROLLBACK');
+        throw error;
+      }
+    });
+  }
+
+  delete(key: string): Promise<boolean> {
+    return attempt(() => this.#remove.run(key).changes > 0);
+  }
+
+  clear(): Promise<void> {
+    const [from, to] = rangeOf(this.namespace);
+    return attempt(() => void this.#database.prepare('DELETE FROM records WHERE key >= ? AND key < ?').run(from, to));
+  }
+
+  async *iterator<Value>(namespace = ''): AsyncGenerator<(string | Awaited<Value> | undefined)[], void> {
+    for (const row of this.#list.iterate(...rangeOf(namespace))) {
+      yield [row['key'] as string, row['value'] as Awaited<Value>];
+    }
+  }
+
+  #write(key: string, value: string, ttl?: number): void {
+    this.#upsert.run(key, value, ttl ? Date.now() + ttl : null);
+  }
+}
+
+// ';' follows ':' in the alphabet: the range holds every key of the namespace and no other.
+function rangeOf(namespace = ''): [from: string, to: string] {
+  return [`${namespace}:`, `${namespace};`];
+}
+
+// A rejection, never a throw at the call: keyv listens to the promise.
+function attempt<T>(action: () => T): Promise<T> {
+  return new Promise((resolve) => resolve(action()));
+}
+
+function openOrReplace(path: string): DatabaseSync {
+  try {
+    return openDatabase(path);
+  } catch (error) {
+    // Records can be learnt again, a mirror that does not start serves nobody. Only a file that is no database goes.
+    if (!/not a database|malformed/.test((error as Error).message)) throw error;
+    for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true });
+    return openDatabase(path);
+  }
+}
+
+function openDatabase(path: string): DatabaseSync {
+  const database = new DatabaseSync(path, { timeout: 5000 });
+  try {
+    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;');
+    database.exec('CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value TEXT, expires REAL) WITHOUT ROWID');
+    database.exec('CREATE INDEX IF NOT EXISTS by_expiry ON records (expires) WHERE expires IS NOT NULL');
+    return database;
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}

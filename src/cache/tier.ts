@@ -1,0 +1,62 @@
+import type { Digest } from '../oci/digest.ts';
+
+/** Where an answer's bytes came from; the word in `Narrows-Cache`. */
+export type CacheState = 'hit-memory' | 'hit-disk' | 'joined' | 'miss' | 'revalidated' | 'stale';
+
+/** Content of a known size, readable at any place while its holder keeps it open. */
+export interface Blob {
+  readonly size: number;
+  readonly state: CacheState;
+  /**
+   * Resolves when every byte is known to hash to the digest, rejects when it does not; undefined when that is known
+   * already. Bytes may be passed on before, a complete answer may not.
+   */
+  readonly verified: Promise<void> | undefined;
+  /**
+   * At least one and at most `maxBytes` bytes from `position`, which is below `size`. Waits for what is still on its
+   * way. The buffer stays as it is until the second read after this one, so that one can be sent while the next fills.
+   */
+  read(position: number, maxBytes: number): Promise<Buffer>;
+  close(): Promise<void>;
+}
+
+/**
+ * One place that holds blobs by digest. Undefined is "not here"; a throw is a broken tier, which whoever asks treats
+ * as a miss. Nothing is ever visible under a digest that it does not hash to.
+ */
+export interface Tier {
+  readonly name: 'memory' | 'disk';
+  open(digest: Digest): Promise<Blob | undefined>;
+  /** Resolves when durable; on failure, a digest that does not match included, nothing is left behind. */
+  put(digest: Digest, blob: Blob): Promise<void>;
+  delete(digest: Digest): Promise<void>;
+}
+
+/** A blob in the making: appended to at its end, readable from its start. */
+export interface Partial {
+  append(chunks: readonly Buffer[]): Promise<void>;
+  /** As `Blob.read`, for bytes that were appended; buffers are the reader's own, so each reader makes one. */
+  reader(): PartialReader;
+  /** Makes it durable under its digest, which the caller has verified. */
+  commit(digest: Digest): Promise<void>;
+  /** Ends it; what was not committed leaves nothing behind. */
+  close(): Promise<void>;
+}
+
+export interface PartialReader {
+  read(position: number, maxBytes: number): Promise<Buffer>;
+}
+
+/** A tier that a download can grow in before it has its name. */
+export interface GrowingTier extends Tier {
+  begin(): Promise<Partial>;
+}
+
+/** All tiers as one, nearest first. It never throws for a tier's trouble: that is a miss, or a copy less. */
+export interface Store {
+  open(digest: Digest): Promise<Blob | undefined>;
+  /** @param bytes verified by the caller */
+  put(digest: Digest, bytes: Buffer): Promise<void>;
+  /** Undefined when no tier can take it. */
+  begin(): Promise<Partial | undefined>;
+}

@@ -1,0 +1,22 @@
+/** What a command may use of the process it runs in. `main` is the only place that knows the real one. */
+export interface Io {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly isTerminal: boolean;
+  /** To standard output. */
+  out(text: string): void;
+  /** To standard error. */
+  err(text: string): void;
+  /** Calls back for each request to stop: SIGINT or SIGTERM. */
+  onStop(callback: () => void): void;
+}
+
+/** Ends a command with a message and a code: 1 when something did not hold, 2 for wrong use. */
+export class CommandError extends Error {
+  readonly exitCode: 1 | 2;
+
+  constructor(exitCode: 1 | 2, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'CommandError';
+    this.exitCode = exitCode;
+  }
+}

@@ -1,0 +1,165 @@
+import { readFile } from 'node:fs/promises';
+import { parseDocument } from 'yaml';
+import { ConfigError, parseConfig } from '../config.ts';
+import type { Config, Mistake } from '../config.ts';
+import { CommandError } from './io.ts';
+import type { Io } from './io.ts';
+
+export const defaultConfigUrl = new URL('../../config/default.yaml', import.meta.url);
+
+type Tree = { [key: string]: unknown };
+
+/** What the command line sets, over everything else. */
+export interface Overrides {
+  readonly listen?: readonly string[];
+  readonly admin?: string;
+  /** `NAME=URL`. */
+  readonly upstreams?: readonly string[];
+  readonly defaultUpstream?: string;
+  readonly store?: string;
+}
+
+export interface Loaded {
+  /** As written, all sources together: for people and for `narrows config`. */
+  readonly source: Tree;
+  readonly config: Config;
+}
+
+/**
+ * Defaults, then the file, then the environment, then the command line.
+ *
+ * @throws CommandError 2 with every mistake, one a line
+ */
+export async function loadConfig(file: string | undefined, overrides: Overrides, io: Io): Promise<Loaded> {
+  const defaults = await readYaml(defaultConfigUrl);
+  const path = file ?? io.env['NARROWS_CONFIG'];
+  const written = path === undefined ? {} : await readYaml(path);
+  const environment = await fromEnvironment(io.env, defaults);
+  const flags = fromOverrides(overrides);
+  const mistakes = [...environment.mistakes, ...flags.mistakes];
+  let source = merge(merge(merge(defaults, written), environment.tree), flags.tree);
+  source = { ...source, upstreams: withoutNulls(source['upstreams']) };
+  try {
+    const config = parseConfig(source);
+    if (mistakes.length === 0) return { source, config };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    mistakes.push(...error.mistakes);
+  }
+  const lines = mistakes.map((mistake) => `  ${mistake.path}: ${mistake.message}`);
+  const count = lines.length === 1 ? 'a mistake' : `${lines.length} mistakes`;
+  throw new CommandError(2, `The configuration has ${count}:\n${lines.join('\n')}`);
+}
+
+async function readYaml(path: string | URL): Promise<Tree> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (cause) {
+    throw new CommandError(
+      2,
+      `The configuration ${String(path)} cannot be read (${(cause as NodeJS.ErrnoException).code}).`,
+      { cause },
+    );
+  }
+  const document = parseDocument(text, { prettyErrors: true });
+  const problems = document.errors.map((error) => `  ${error.message.split('\n', 1)[0]}`);
+  if (problems.length > 0) throw new CommandError(2, `${String(path)} is not YAML:\n${problems.join('\n')}`);
+  const value: unknown = document.toJS({ maxAliasCount: 100 }) ?? {};
+  if (isTree(value)) return value;
+  throw new CommandError(2, `${String(path)} is not a map of keys and values.`);
+}
+
+function isTree(value: unknown): value is Tree {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Maps key by key, everything else whole. `__proto__` is a key like any other here, and refused later. */
+function merge(under: Tree, over: Tree): Tree {
+  const merged = new Map(Object.entries(under));
+  for (const [key, value] of Object.entries(over)) {
+    const below = merged.get(key);
+    merged.set(key, isTree(below) && isTree(value) ? merge(below, value) : value);
+  }
+  return Object.fromEntries(merged);
+}
+
+function withoutNulls(value: unknown): unknown {
+  return isTree(value) ? Object.fromEntries(Object.entries(value).filter(([, entry]) => entry !== null)) : value;
+}
+
+interface Contribution {
+  tree: Tree;
+  mistakes: Mistake[];
+}
+
+/**
+ * `NARROWS_CACHE_DISK_PATH` sets cache.disk.path, and so on for every single value of the defaults;
+ * `NARROWS_UPSTREAM_DOCKER_IO_USERNAME` and `…_PASSWORD` the credentials of an upstream; with `_FILE` behind any of
+ * them the value is what that file holds.
+ */
+async function fromEnvironment(env: Io['env'], defaults: Tree): Promise<Contribution> {
+  const paths = new Map(leavesOf(defaults).map((path) => [variableOf(path), path]));
+  for (const name of Object.keys((defaults['upstreams'] as Tree | undefined) ?? {})) {
+    for (const field of ['username', 'password']) {
+      paths.set(variableOf(['upstream', name, field]), ['upstreams', name, 'credentials', field]);
+    }
+  }
+  let tree: Tree = {};
+  const mistakes: Mistake[] = [];
+  for (const [name, text] of Object.entries(env)) {
+    if (!name.startsWith('NARROWS_') || name === 'NARROWS_CONFIG' || text === undefined) continue;
+    // Kubernetes puts these into every pod beside a Service called narrows.
+    if (/^NARROWS_(?:SERVICE|PORT)(?:_|$)/.test(name)) continue;
+    const path = paths.get(name) ?? paths.get(name.replace(/_FILE$/, '')) ?? upstreamPath(name);
+    const value = name.endsWith('_FILE') && !paths.has(name) ? await readSecret(text) : text;
+    if (!path) mistakes.push({ path: name, message: 'no key of the configuration has this name' });
+    else if (value === undefined) mistakes.push({ path: name, message: `the file ${text} cannot be read` });
+    else tree = merge(tree, nest(path, path.includes('credentials') ? value : parseDocument(value).toJS()));
+  }
+  return { tree, mistakes };
+}
+
+/** Upstreams of the file have names that the defaults do not know: `NARROWS_UPSTREAM_<NAME>_…` names them in lower case. */
+function upstreamPath(variable: string): string[] | undefined {
+  const match = /^NARROWS_UPSTREAM_([A-Z0-9]+)_(USERNAME|PASSWORD)(?:_FILE)?$/.exec(variable);
+  return match ? ['upstreams', match[1]!.toLowerCase(), 'credentials', match[2]!.toLowerCase()] : undefined;
+}
+
+function variableOf(path: readonly string[]): string {
+  const words = path.map((key) => key.replaceAll(/([a-z])([A-Z])/g, '$1_$2').replaceAll(/[^A-Za-z0-9]/g, '_'));
+  return `NARROWS_${words.join('_').toUpperCase()}`;
+}
+
+function leavesOf(tree: Tree, above: readonly string[] = []): string[][] {
+  return Object.entries(tree).flatMap(([key, value]) => {
+    if (Array.isArray(value) || (above.length === 0 && key === 'upstreams')) return [];
+    return isTree(value) ? leavesOf(value, [...above, key]) : [[...above, key]];
+  });
+}
+
+function nest(path: readonly string[], value: unknown): Tree {
+  return path.toReversed().reduce<unknown>((inner, key) => ({ [key]: inner }), value) as Tree;
+}
+
+async function readSecret(path: string): Promise<string | undefined> {
+  return (await readFile(path, 'utf8').catch(() => undefined))?.trimEnd();
+}
+
+function fromOverrides(overrides: Overrides): Contribution {
+  const { listen, admin, upstreams = [], defaultUpstream, store } = overrides;
+  const mistakes: Mistake[] = [];
+  const named = upstreams.map((text) => {
+    const [, name, url] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+    if (name === undefined) mistakes.push({ path: `--upstream ${text}`, message: 'expected NAME=URL' });
+    return [name ?? '', { url }] as const;
+  });
+  const tree: Tree = {
+    ...(listen && { listen: listen.map((address) => ({ address })) }),
+    ...(admin !== undefined && { admin: { address: admin } }),
+    ...(named.length > 0 && mistakes.length === 0 && { upstreams: Object.fromEntries(named) }),
+    ...(defaultUpstream !== undefined && { defaultUpstream }),
+    ...(store !== undefined && { cache: { disk: { path: store } } }),
+  };
+  return { tree, mistakes };
+}

@@ -1,0 +1,30 @@
+import { isMap, isScalar, parseDocument } from 'yaml';
+import type { YAMLMap } from 'yaml';
+import { z } from 'zod';
+import { configSchema } from './config.ts';
+
+type Schema = { [key: string]: unknown; properties?: Record<string, Schema>; required?: string[] };
+
+/**
+ * The JSON Schema of a configuration file: the rules from the schema that checks it, the words and defaults from
+ * `config/default.yaml`, and nothing required, for a file names only what it changes.
+ */
+export function jsonSchema(defaultsYaml: string): Schema {
+  const schema = z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' }) as Schema;
+  const defaults = parseDocument(defaultsYaml).contents;
+  if (isMap(defaults)) annotate(schema, defaults);
+  return { ...schema, title: 'narrows' };
+}
+
+function annotate(schema: Schema, defaults: YAMLMap): void {
+  delete schema.required;
+  for (const { key, value } of defaults.items) {
+    if (!isScalar(key)) continue;
+    const property = schema.properties?.[String(key.value)];
+    if (!property) continue;
+    const comment = key.commentBefore?.replaceAll(/^ /gm, '').trim();
+    if (comment) property['description'] = comment;
+    if (isMap(value)) annotate(property, value);
+    else if (isScalar(value)) property['default'] = value.value;
+  }
+}

@@ -1,0 +1,166 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { NarrowsError } from '../errors.ts';
+import type { Blob } from '../cache/tier.ts';
+import type { Reply } from '../pull/request.ts';
+import { parseRange } from './range.ts';
+import type { ByteRange } from './range.ts';
+
+export interface StreamLimits {
+  /** For the buffers of all streams together: the more there are, the smaller each one's. */
+  readonly maxBufferBytes: number;
+  /** How long a client may take nothing before it is cut off. */
+  readonly stallMs: number;
+}
+
+export interface Sender {
+  send(reply: Reply, request: IncomingMessage, response: ServerResponse): Promise<void>;
+}
+
+const minChunkBytes = 16 * 1024;
+const maxChunkBytes = 1024 * 1024;
+
+export function createSender({ maxBufferBytes, stallMs }: StreamLimits): Sender {
+  let streams = 0;
+
+  function chunkBytes(): number {
+    const share = Math.floor(maxBufferBytes / (2 * streams) / minChunkBytes) * minChunkBytes;
+    return Math.max(minChunkBytes, Math.min(maxChunkBytes, share));
+  }
+
+  async function sendBlob(blob: Blob, reply: Reply, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const range = rangeOf(request, reply, blob.size);
+    if (range === 'unsatisfiable') {
+      throw new NarrowsError('rangeNotSatisfiable', `The blob has ${blob.size} bytes.`, {
+        headers: { 'content-range': `bytes */${blob.size}` },
+      });
+    }
+    writeHead(response, reply, blob.size, range);
+    // Clients give up on a silent server long before a large blob is here (containerd: 30 s).
+    if (blob.verified) response.flushHeaders();
+    streams++;
+    try {
+      await pump(blob, range ?? { start: 0, end: blob.size - 1 }, response);
+    } finally {
+      streams--;
+    }
+  }
+
+  /** The one loop that bytes leave by: while a chunk is being sent, the next is read. */
+  async function pump(blob: Blob, { start, end }: ByteRange, response: ServerResponse): Promise<void> {
+    const sink = createSink(response, stallMs);
+    let isVerified = blob.verified === undefined;
+    for (let position = start; position <= end;) {
+      // The last byte waits for the verdict: a client must never take a wrong blob for a whole one.
+      const until = isVerified ? end + 1 : end;
+      if (position === until) {
+        await blob.verified;
+        isVerified = true;
+        continue;
+      }
+      const chunk = await blob.read(position, Math.min(chunkBytes(), until - position));
+      await sink.write(chunk);
+      position += chunk.length;
+    }
+    await sink.end();
+  }
+
+  return {
+    async send(reply, request, response) {
+      const { body } = reply;
+      const blob = body.kind === 'blob' ? body.blob : undefined;
+      // A reader that has left must not hold on to a download or a file, even while it waits for bytes.
+      response.once('close', () => void blob?.close());
+      try {
+        if (response.destroyed) return;
+        if (isNotModified(reply, request)) return endEmpty(response, { ...reply, status: 304 });
+        if (blob) return await sendBlob(blob, reply, request, response);
+        if (body.kind === 'size') return endEmpty(response, reply, body.size);
+        if (body.kind === 'bytes') {
+          writeHead(response, reply, body.bytes.length);
+          response.end(body.bytes);
+        }
+      } finally {
+        if (!response.headersSent) await blob?.close();
+      }
+    },
+  };
+}
+
+/** A range of another version of the body would be a patchwork: then all of it is sent (RFC 9110, 13.1.5). */
+function rangeOf(request: IncomingMessage, reply: Reply, size: number): ByteRange | 'unsatisfiable' | undefined {
+  const condition = request.headers['if-range'];
+  if (condition !== undefined && condition !== reply.headers['etag']) return undefined;
+  return parseRange(request.headers.range, size);
+}
+
+function writeHead(response: ServerResponse, reply: Reply, size: number, range?: ByteRange): void {
+  if (!range) {
+    response.writeHead(reply.status, { ...reply.headers, 'content-length': size });
+    return;
+  }
+  response.writeHead(206, {
+    ...reply.headers,
+    'content-length': range.end - range.start + 1,
+    'content-range': `bytes ${range.start}-${range.end}/${size}`,
+  });
+}
+
+function endEmpty(response: ServerResponse, reply: Reply, size?: number): void {
+  response.writeHead(reply.status, { ...reply.headers, ...(size !== undefined && { 'content-length': size }) });
+  response.end();
+}
+
+function isNotModified(reply: Reply, request: IncomingMessage): boolean {
+  const known = request.headers['if-none-match'];
+  const etag = reply.headers['etag'];
+  if (known === undefined || etag === undefined) return false;
+  return known.split(',').some((entry) => entry.trim().replace(/^W\//, '') === etag || entry.trim() === '*');
+}
+
+interface Sink {
+  /** Resolves when the chunk before this one has left; rejects when the client is gone or takes nothing. */
+  write(chunk: Buffer): Promise<void>;
+  end(): Promise<void>;
+}
+
+/**
+ * A response as something to wait for. "Drained" alone does not do: a client that leaves never drains, and the
+ * waiting would never end.
+ */
+function createSink(response: ServerResponse, stallMs: number): Sink {
+  const gone = Promise.withResolvers<never>();
+  gone.promise.catch(() => undefined);
+  let waiting: PromiseWithResolvers<void> | undefined;
+  let isTaking = true;
+  const leave = (error: Error) => {
+    gone.reject(error);
+    waiting?.reject(error);
+  };
+  response.once('close', () => leave(new Error('the client has left')));
+  const timer = setTimeout(() => {
+    // Silence is the client's fault only while there is something for it to take.
+    if (!isTaking) response.destroy(new Error('the client takes nothing'));
+  }, stallMs);
+  response.once('close', () => clearTimeout(timer));
+
+  return {
+    async write(chunk) {
+      await waiting?.promise;
+      if (response.destroyed) return gone.promise;
+      const leaving = Promise.withResolvers<void>();
+      leaving.promise.catch(() => undefined);
+      waiting = leaving;
+      isTaking = false;
+      timer.refresh();
+      response.write(chunk, (error) => {
+        isTaking = true;
+        if (error) leaving.reject(error);
+        else leaving.resolve();
+      });
+    },
+    async end() {
+      await waiting?.promise;
+      response.end();
+    },
+  };
+}

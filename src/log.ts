@@ -1,0 +1,43 @@
+import { styleText } from 'node:util';
+import { pino } from 'pino';
+import type { Logger } from 'pino';
+
+export type Log = Logger;
+
+/** Where lines go; a terminal gets them for people to read, everything else gets JSON. */
+export interface LogTarget {
+  readonly isTerminal: boolean;
+  write(text: string): void;
+}
+
+/** @param level a level of pino, such as `info`; `silent` for none */
+export function createLog(level: string, target: LogTarget): Log {
+  const options = {
+    level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label: string) => ({ level: label }) },
+    serializers: { err: describe },
+  };
+  const write = target.isTerminal
+    ? (line: string) => target.write(humanLine(line))
+    : (line: string) => target.write(line);
+  return pino(options, { write });
+}
+
+/** An error and its causes as text: their other fields may hold requests, and with them secrets. */
+function describe(error: unknown): string {
+  const messages: string[] = [];
+  for (let at = error; at instanceof Error && messages.length < 5; at = at.cause) messages.push(at.message || at.name);
+  return messages.length > 0 ? messages.join(': ') : String(error);
+}
+
+const colours = { debug: 'gray', trace: 'gray', info: 'green', warn: 'yellow', error: 'red', fatal: 'red' } as const;
+
+function humanLine(line: string): string {
+  const { level, time, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
+  const colour = colours[level as keyof typeof colours] ?? 'green';
+  const clock = String(time).slice(11, 19);
+  const fields = Object.entries(rest).map(([key, value]) => styleText('gray', `${key}=`) + String(value));
+  return `${styleText('gray', clock)} ${styleText(colour, String(level).padEnd(5))} ${[String(msg), ...fields].join(' ')}\n`;
+}

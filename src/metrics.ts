@@ -1,0 +1,77 @@
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Answered } from './http/server.ts';
+import type { PullObserver } from './pull/parts.ts';
+
+export interface Metrics {
+  /** The exposition text and its Content-Type. */
+  render(): Promise<{ text: string; contentType: string }>;
+  answered(answered: Answered): void;
+  upstreamAnswered(upstream: string, outcome: string): void;
+  readonly pull: Pick<PullObserver, 'flightStarted' | 'flightLanded' | 'platformLie' | 'stale'>;
+  tierTrouble(tier: string): void;
+}
+
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  const requests = new Counter({
+    name: 'narrows_requests_total',
+    help: 'Answers to clients, by status, view and where the bytes came from',
+    labelNames: ['status', 'view', 'cache'],
+    registers,
+  });
+  const seconds = new Histogram({
+    name: 'narrows_request_seconds',
+    help: 'Time from the request line to the last byte',
+    buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60],
+    registers,
+  });
+  const upstreamRequests = new Counter({
+    name: 'narrows_upstream_requests_total',
+    help: 'Requests to upstreams, by status or kind of trouble',
+    labelNames: ['upstream', 'outcome'],
+    registers,
+  });
+  const flights = new Counter({
+    name: 'narrows_downloads_total',
+    help: 'Blob downloads from upstreams that ended, by outcome',
+    labelNames: ['outcome'],
+    registers,
+  });
+  const flying = new Gauge({ name: 'narrows_downloads_running', help: 'Blob downloads that run', registers });
+  const lies = new Counter({
+    name: 'narrows_platform_lies_total',
+    help: 'Children whose config names another platform than their index; answered with the whole index',
+    registers,
+  });
+  const stale = new Counter({
+    name: 'narrows_stale_answers_total',
+    help: 'Tags answered with what they last meant, the upstream being in trouble',
+    registers,
+  });
+  const troubles = new Counter({
+    name: 'narrows_tier_troubles_total',
+    help: 'Failures of a storage tier that were treated as a miss',
+    labelNames: ['tier'],
+    registers,
+  });
+
+  return {
+    render: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
+    answered({ status, view, cache, ms }) {
+      requests.inc({ status, view: view ?? 'none', cache: cache ?? 'none' });
+      seconds.observe(ms / 1000);
+    },
+    upstreamAnswered: (upstream, outcome) => upstreamRequests.inc({ upstream, outcome }),
+    pull: {
+      flightStarted: () => flying.inc(),
+      flightLanded(_digest, error) {
+        flying.dec();
+        flights.inc({ outcome: error === undefined ? 'done' : 'failed' });
+      },
+      platformLie: () => lies.inc(),
+      stale: () => stale.inc(),
+    },
+    tierTrouble: (tier) => troubles.inc({ tier }),
+  };
+}

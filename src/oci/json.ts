@@ -1,0 +1,73 @@
+/** A JSON value as it came from outside: looked into, never trusted. */
+export type Json = null | boolean | number | string | Json[] | JsonObject;
+export interface JsonObject {
+  [key: string]: Json | undefined;
+}
+
+const maxDepth = 64;
+
+/**
+ * Parses JSON that decides something. Stricter than JSON.parse, because a document that two readers understand
+ * differently is an attack (CVE-2021-41190): no byte order mark, no invalid UTF-8, no key twice in one object, no
+ * deep nesting. Numbers that a double cannot hold keep their text, so that writing the value again changes nothing.
+ *
+ * @throws SyntaxError with the reason
+ */
+export function parseJson(bytes: Uint8Array): Json {
+  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  checkShape(text);
+  return JSON.parse(text, keepNumberText) as Json;
+}
+
+/** The value as an object, or undefined where it is anything else. */
+export function asObject(value: Json | undefined): JsonObject | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined;
+}
+
+function keepNumberText(_key: string, value: unknown, context?: { source?: string }): unknown {
+  if (typeof value !== 'number' || context?.source === undefined) return value;
+  return String(value) === context.source ? value : rawJson(context.source);
+}
+
+// In the language since ES2026, in V8 since Node 22, not yet in TypeScript's library.
+const rawJson = (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON;
+
+/** One pass over the text for depth and repeated keys; everything else is JSON.parse's to judge. */
+function checkShape(text: string): void {
+  const open: (Set<string> | undefined)[] = [];
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at];
+    if (character === '{' || character === '[') {
+      if (open.length === maxDepth) throw new SyntaxError(`nested deeper than ${maxDepth} levels`);
+      open.push(character === '{' ? new Set() : undefined);
+    } else if (character === '}' || character === ']') {
+      open.pop();
+    } else if (character === '"') {
+      const end = endOfString(text, at);
+      const keys = open.at(-1);
+      if (keys && isKey(text, end)) {
+        const key = JSON.parse(text.slice(at, end + 1)) as string;
+        if (keys.has(key)) throw new SyntaxError(`key ${JSON.stringify(key.slice(0, 80))} stands twice in one object`);
+        keys.add(key);
+      }
+      at = end;
+    }
+  }
+}
+
+function endOfString(text: string, start: number): number {
+  for (let at = start + 1; at < text.length; at++) {
+    if (text[at] === '\\') at++;
+    else if (text[at] === '"') return at;
+  }
+  throw new SyntaxError('a string has no end');
+}
+
+function isKey(text: string, endOfText: number): boolean {
+  for (let at = endOfText + 1; at < text.length; at++) {
+    const character = text[at];
+    if (character === ':') return true;
+    if (character !== ' ' && character !== '\n' && character !== '\r' && character !== '\t') return false;
+  }
+  return false;
+}

@@ -1,0 +1,169 @@
+import { NarrowsError } from '../errors.ts';
+import { isDigest } from './digest.ts';
+import type { Digest } from './digest.ts';
+import { asObject, parseJson } from './json.ts';
+import type { Json, JsonObject } from './json.ts';
+import { baseType, isIndexType, isManifestType, mediaTypes } from './media-types.ts';
+import { normalise } from './platform.ts';
+import type { Platform } from './platform.ts';
+
+/** A descriptor of the image specification; `source` is the JSON it was read from, unknown fields and all. */
+export interface Descriptor {
+  readonly mediaType: string;
+  readonly digest: Digest;
+  readonly size: number;
+  readonly platform?: Platform;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly source: JsonObject;
+}
+
+/** An OCI image index or a Docker manifest list. */
+export interface Index {
+  readonly kind: 'index';
+  readonly mediaType: string;
+  readonly artifactType?: string;
+  readonly manifests: readonly Descriptor[];
+  readonly source: JsonObject;
+}
+
+/** An OCI image manifest or a Docker one of schema 2. */
+export interface Manifest {
+  readonly kind: 'manifest';
+  readonly mediaType: string;
+  readonly config: Descriptor;
+  readonly layers: readonly Descriptor[];
+}
+
+/** A document that is passed on as it is: another schema, another kind, or digests that are not understood here. */
+export interface Opaque {
+  readonly kind: 'opaque';
+  readonly mediaType: string;
+}
+
+export type Document = Index | Manifest | Opaque;
+
+/**
+ * Reads what a registry gave as a manifest.
+ *
+ * @param contentType the Content-Type that came with it
+ * @throws NarrowsError upstreamManifestInvalid for what is no JSON object, or one that two readers could take for two
+ *   different things: an index with layers, a type that contradicts the content (CVE-2021-41190)
+ */
+export function parseDocument(bytes: Uint8Array, contentType: string): Document {
+  const source = parseSource(bytes);
+  const mediaType = mediaTypeOf(contentType, source);
+  const hasChildren = Array.isArray(source['manifests']);
+  const hasContent = Array.isArray(source['layers']) || asObject(source['config']) !== undefined;
+  if (hasChildren && hasContent) throw invalid('it is an index and an image at once');
+  if (isIndexType(mediaType) && !hasChildren) throw invalid(`it is called ${mediaType} and lists no manifests`);
+  if (isManifestType(mediaType) && !hasContent) throw invalid(`it is called ${mediaType} and has no config or layers`);
+  if (hasChildren && isIndexType(mediaType)) return readIndex(source, mediaType);
+  if (hasContent && isManifestType(mediaType)) return readManifest(source, mediaType);
+  return { kind: 'opaque', mediaType };
+}
+
+function parseSource(bytes: Uint8Array): JsonObject {
+  let value: Json;
+  try {
+    value = parseJson(bytes);
+  } catch (cause) {
+    throw invalid(`it is not strict JSON (${(cause as Error).message})`, cause);
+  }
+  const source = asObject(value);
+  if (!source) throw invalid('it is not a JSON object');
+  return source;
+}
+
+const generic = new Set(['', 'application/json', 'application/octet-stream', 'text/plain']);
+
+function mediaTypeOf(contentType: string, source: JsonObject): string {
+  const outer = baseType(contentType);
+  const inner = typeof source['mediaType'] === 'string' ? source['mediaType'] : undefined;
+  // Plain file servers give manifests under no type of their own: then the document says what it is.
+  if (generic.has(outer)) return inner ?? guess(source) ?? (outer || 'application/octet-stream');
+  if (inner !== undefined && inner !== outer && (isKnown(inner) || isKnown(outer))) {
+    throw invalid(`its Content-Type is ${outer} and its mediaType ${inner}`);
+  }
+  return outer;
+}
+
+function isKnown(mediaType: string): boolean {
+  return isIndexType(mediaType) || isManifestType(mediaType);
+}
+
+function guess(source: JsonObject): string | undefined {
+  if (Array.isArray(source['manifests'])) return mediaTypes.ociIndex;
+  return asObject(source['config']) ? mediaTypes.ociManifest : undefined;
+}
+
+function readIndex(source: JsonObject, mediaType: string): Index | Opaque {
+  const manifests = readAll(source['manifests'], readDescriptor);
+  if (!manifests) return { kind: 'opaque', mediaType };
+  const artifactType = source['artifactType'];
+  return {
+    kind: 'index',
+    mediaType,
+    ...(typeof artifactType === 'string' && artifactType !== '' && { artifactType }),
+    manifests,
+    source,
+  };
+}
+
+function readManifest(source: JsonObject, mediaType: string): Manifest | Opaque {
+  const config = readDescriptor(source['config']);
+  const layers = readAll(source['layers'] ?? [], readDescriptor);
+  return config && layers ? { kind: 'manifest', mediaType, config, layers } : { kind: 'opaque', mediaType };
+}
+
+function readAll<T>(values: Json | undefined, read: (value: Json) => T | undefined): T[] | undefined {
+  if (!Array.isArray(values)) return undefined;
+  const all = values.map(read);
+  return all.every((one) => one !== undefined) ? all : undefined;
+}
+
+// A digest of an algorithm that is not known here makes the whole document opaque: it can be passed on, not chosen from.
+function readDescriptor(value: Json | undefined): Descriptor | undefined {
+  const source = asObject(value);
+  if (!source) return undefined;
+  const { mediaType, digest, size } = source;
+  if (typeof digest !== 'string' || !isDigest(digest)) return undefined;
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) return undefined;
+  const platform = readPlatform(source['platform']);
+  return {
+    mediaType: typeof mediaType === 'string' ? mediaType : '',
+    digest,
+    size,
+    ...(platform && { platform }),
+    annotations: readStrings(source['annotations']),
+    source,
+  };
+}
+
+/** The platform of a descriptor or an image config, whose fields have the same names; undefined where it names none. */
+export function readPlatform(value: Json | undefined): Platform | undefined {
+  const source = asObject(value);
+  const os = source?.['os'];
+  const architecture = source?.['architecture'];
+  if (!source || typeof os !== 'string' || typeof architecture !== 'string' || !os || !architecture) return undefined;
+  const variant = source['variant'];
+  const osVersion = source['os.version'];
+  const features = source['os.features'];
+  return normalise({
+    os,
+    architecture,
+    ...(typeof variant === 'string' && { variant }),
+    ...(typeof osVersion === 'string' && { osVersion }),
+    ...(Array.isArray(features) && { osFeatures: features.filter((feature) => typeof feature === 'string') }),
+  });
+}
+
+function readStrings(value: Json | undefined): Record<string, string> {
+  const entries = Object.entries(asObject(value) ?? {});
+  return Object.fromEntries(entries.filter((entry): entry is [string, string] => typeof entry[1] === 'string'));
+}
+
+function invalid(reason: string, cause?: unknown): NarrowsError {
+  return new NarrowsError('upstreamManifestInvalid', `The upstream's answer is no usable manifest: ${reason}.`, {
+    cause,
+  });
+}

@@ -1,0 +1,69 @@
+import { NarrowsError } from '../errors.ts';
+import { isDigest, parseDigest } from './digest.ts';
+import type { Digest } from './digest.ts';
+
+/** A repository name of the distribution API, such as `library/nginx`. */
+export type RepositoryName = string & { readonly __brand: 'RepositoryName' };
+
+/** A tag, at most 128 characters. */
+export type Tag = string & { readonly __brand: 'Tag' };
+
+export type Reference = { kind: 'tag'; tag: Tag } | { kind: 'digest'; digest: Digest };
+
+// Both grammars are those of the distribution specification ("Pulling manifests"). Components are matched one by one:
+// the combined expression backtracks on long names.
+const component = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
+const tagGrammar = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
+const maxNameLength = 255;
+
+export function isRepositoryName(text: string): text is RepositoryName {
+  return text.length <= maxNameLength && text.split('/').every((part) => component.test(part));
+}
+
+/** @throws NarrowsError nameInvalid */
+export function parseRepositoryName(text: string): RepositoryName {
+  if (isRepositoryName(text)) return text;
+  throw new NarrowsError(
+    'nameInvalid',
+    `${JSON.stringify(text.slice(0, 160))} is not a repository name: lower-case letters and digits, separated by / . _ or -, at most ${maxNameLength} characters.`,
+  );
+}
+
+/**
+ * Reads what stands after `/manifests/`. A text that can be no tag is unknown rather than invalid: that is what
+ * registries answer, and what the conformance suite of the specification asks for.
+ *
+ * @throws NarrowsError digestInvalid, manifestUnknown
+ */
+export function parseReference(text: string): Reference {
+  if (text.includes(':')) return { kind: 'digest', digest: parseDigest(text) };
+  if (tagGrammar.test(text)) return { kind: 'tag', tag: text as Tag };
+  throw new NarrowsError(
+    'manifestUnknown',
+    `${JSON.stringify(text.slice(0, 160))} can be no tag: letters, digits and _ . -, at most 128 characters.`,
+  );
+}
+
+export function referenceText(reference: Reference): string {
+  return reference.kind === 'tag' ? reference.tag : reference.digest;
+}
+
+/** A tag that stands for another digest by its name: what cosign and the referrers fallback tag use. */
+export interface CompanionTag {
+  subject: Digest;
+  /** What follows the digest, such as `.sig`; empty for the referrers tag. */
+  suffix: string;
+}
+
+/** `sha256-<hex>`, `sha256-<hex>.sig`, … (distribution-spec "Referrers Tag Schema", cosign's tag scheme). */
+export function parseCompanionTag(tag: Tag): CompanionTag | undefined {
+  const match = /^(sha256|sha512)-([0-9a-f]+)((?:\.[a-z0-9._-]+)?)$/.exec(tag);
+  if (!match) return undefined;
+  const subject = `${match[1]}:${match[2]}`;
+  return isDigest(subject) ? { subject, suffix: match[3] ?? '' } : undefined;
+}
+
+/** Longer than 128 characters is cut, as the specification says; only sha512 gets there. */
+export function companionTag(subject: Digest, suffix: string): Tag {
+  return `${subject.replace(':', '-').slice(0, 128)}${suffix}` as Tag;
+}

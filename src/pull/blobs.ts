@@ -1,0 +1,160 @@
+import { NarrowsError } from '../errors.ts';
+import type { Digest } from '../oci/digest.ts';
+import { readAll } from '../cache/bytes.ts';
+import type { Blob, CacheState } from '../cache/tier.ts';
+import type { Source } from '../upstream/registries.ts';
+import { Flight } from './flight.ts';
+import { createOnce } from './once.ts';
+import type { PullParts } from './parts.ts';
+
+export interface BlobSize {
+  readonly size: number;
+  readonly state: CacheState;
+}
+
+export interface Blobs {
+  /** @throws NarrowsError blobUnknown, overloaded, or the upstream's trouble. The caller closes what it gets. */
+  open(source: Source, digest: Digest): Promise<Blob>;
+  /** The size alone, without downloading. */
+  head(source: Source, digest: Digest): Promise<BlobSize>;
+  /** The whole of a blob that is small; undefined for one of more than `maxBytes`. */
+  readSmall(source: Source, digest: Digest, maxBytes: number): Promise<Buffer | undefined>;
+}
+
+interface Running {
+  readonly flight: Flight;
+  readonly sourceKey: string;
+}
+
+/**
+ * Blobs by digest: from the nearest tier, else by one download that all who want it share.
+ *
+ * Bytes are shared by digest, but that a repository holds them is each repository's own fact: where it is not known,
+ * its upstream is asked, so that nobody reads through one repository what only another may show.
+ */
+export function createBlobs({ store, records, rules, observer }: PullParts): Blobs {
+  const flights = new Map<Digest, Running>();
+  const confirming = createOnce<void>();
+
+  const keyOf = (source: Source, digest: Digest) => `${source.key}@${digest}`;
+
+  async function confirm(source: Source, digest: Digest): Promise<void> {
+    if (await records.contents.get(keyOf(source, digest))) return;
+    await confirming.run(keyOf(source, digest), async () => void (await askHead(source, digest)));
+  }
+
+  async function askHead(source: Source, digest: Digest): Promise<number | undefined> {
+    const head = await source.upstream.blobHead(source.repository, digest);
+    if (!head) throw unknown(source, digest);
+    const size = head.size ?? (await records.contents.get(keyOf(source, digest)))?.size;
+    await records.contents.set(keyOf(source, digest), {
+      mediaType: 'application/octet-stream',
+      ...(size !== undefined && { size }),
+    });
+    return size;
+  }
+
+  async function openStored(source: Source, digest: Digest): Promise<Blob | undefined> {
+    const blob = await store.open(digest);
+    if (!blob) return undefined;
+    try {
+      await confirm(source, digest);
+      return blob;
+    } catch (error) {
+      await blob.close();
+      throw error;
+    }
+  }
+
+  /** Joins the flight for a blob, or starts it. From finding one to boarding it nothing is awaited. */
+  async function board(source: Source, digest: Digest): Promise<Blob> {
+    for (let isConfirmed = false; ;) {
+      const running = flights.get(digest);
+      const joined = running?.flight.isJoinable ? running : undefined;
+      if (joined && joined.sourceKey !== source.key && !isConfirmed) {
+        await confirm(source, digest);
+        isConfirmed = true;
+        continue;
+      }
+      const { flight, sourceKey } = joined ?? start(source, digest);
+      try {
+        return await flight.open(joined ? 'joined' : 'miss');
+      } catch (error) {
+        // Another repository's failure (its rights, its upstream) says nothing about this one.
+        if (sourceKey === source.key) throw told(error, source, digest);
+        if (flights.get(digest) === joined) flights.delete(digest);
+      }
+    }
+  }
+
+  function start(source: Source, digest: Digest): Running {
+    if (flights.size >= rules.maxFlights) {
+      throw new NarrowsError('overloaded', `This mirror downloads ${rules.maxFlights} blobs already.`, {
+        retryAfterS: 5,
+      });
+    }
+    const flight = new Flight({
+      digest,
+      limits: rules.flight,
+      expectedSize: async () => (await records.contents.get(keyOf(source, digest)))?.size,
+      fetch: (from) => source.upstream.blob(source.repository, digest, from),
+      begin: () => store.begin(),
+      onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
+    });
+    const running = { flight, sourceKey: source.key };
+    flights.set(digest, running);
+    observer.flightStarted(digest);
+    void land(running, source, digest);
+    return running;
+  }
+
+  async function land(running: Running, source: Source, digest: Digest): Promise<void> {
+    const failure = await running.flight.landed;
+    if (flights.get(digest) === running) flights.delete(digest);
+    observer.flightLanded(digest, failure);
+    if (failure === undefined && !(await records.contents.get(keyOf(source, digest)))) {
+      await records.contents.set(keyOf(source, digest), { mediaType: 'application/octet-stream' });
+    }
+  }
+
+  async function open(source: Source, digest: Digest): Promise<Blob> {
+    if (!flights.get(digest)?.flight.isJoinable) {
+      const stored = await openStored(source, digest);
+      if (stored) return stored;
+    }
+    return board(source, digest);
+  }
+
+  return {
+    open,
+
+    async head(source, digest) {
+      if (!flights.has(digest)) {
+        const stored = await openStored(source, digest);
+        await stored?.close();
+        if (stored) return { size: stored.size, state: stored.state };
+        const size = await askHead(source, digest);
+        if (size !== undefined) return { size, state: 'miss' };
+      }
+      // Nobody tells the size, or it is on its way already: the one download does.
+      const blob = await open(source, digest);
+      await blob.close();
+      return { size: blob.size, state: blob.state };
+    },
+
+    async readSmall(source, digest, maxBytes) {
+      const blob = await open(source, digest);
+      if (blob.size <= maxBytes) return readAll(blob);
+      await blob.close();
+      return undefined;
+    },
+  };
+}
+
+function unknown(source: Source, digest: Digest): NarrowsError {
+  return new NarrowsError('blobUnknown', `${source.upstream.name} has no blob ${digest} in ${source.repository}.`);
+}
+
+function told(error: unknown, source: Source, digest: Digest): unknown {
+  return error instanceof NarrowsError && error.kind === 'blobUnknown' ? unknown(source, digest) : error;
+}

@@ -1,0 +1,122 @@
+import { accepts, isIndexType } from '../oci/media-types.ts';
+import type { Descriptor, Document, Index } from '../oci/manifest.ts';
+import { fit, fitsButForVersion, formatPlatform } from '../oci/platform.ts';
+import type { Platform, PlatformSet } from '../oci/platform.ts';
+
+/** Everything that decides how a tag is answered. */
+export interface ViewRequest {
+  readonly document: Document;
+  /** Undefined where no platform is known. */
+  readonly set: PlatformSet | undefined;
+  readonly accept: string | undefined;
+  /** `index` asks for an index even for one platform. */
+  readonly endpointView: 'image' | 'index';
+  readonly onMissing: 'error' | 'verbatim';
+  /** What a client gets that takes no index and whose platform nobody knows. */
+  readonly primary: Platform;
+  /** The tag names another digest (`sha256-….sig`): what hangs on it is not an image to choose from. */
+  readonly isCompanionTag: boolean;
+}
+
+export type ViewChoice =
+  | { readonly view: 'verbatim' }
+  | { readonly view: 'image'; readonly child: Descriptor; readonly platform: Platform }
+  | { readonly view: 'index'; readonly keep: readonly Descriptor[] }
+  | { readonly view: 'missing'; readonly message: string };
+
+const verbatim: ViewChoice = { view: 'verbatim' };
+
+/** How is a tag answered for a caller? This is the place where a tag becomes a platform. */
+export function chooseView(request: ViewRequest): ViewChoice {
+  const { document, set } = request;
+  if (document.kind !== 'index' || request.isCompanionTag || !isImageIndex(document)) return verbatim;
+  if (!accepts(request.accept, document.mediaType)) return forOldClient(document, request);
+  if (set === undefined || set === 'any') return verbatim;
+  const only = set.length === 1 && request.endpointView === 'image' ? set[0] : undefined;
+  return only ? chooseImage(document, only, request.onMissing) : chooseIndex(document, set, request.onMissing);
+}
+
+/** An index whose children are images for platforms: no artifact, nothing nested, and it says what runs where. */
+function isImageIndex(index: Index): boolean {
+  if (index.artifactType !== undefined) return false;
+  if (index.manifests.some((child) => isIndexType(child.mediaType))) return false;
+  return offeredPlatforms(index).length > 0;
+}
+
+/** BuildKit files what it says about an image beside it, as a child for `unknown/unknown` that names its subject. */
+function attestedDigest(child: Descriptor): string | undefined {
+  return child.annotations['vnd.docker.reference.digest'];
+}
+
+function isPlatform(platform: Platform | undefined): platform is Platform {
+  return platform !== undefined && platform.os !== 'unknown' && platform.architecture !== 'unknown';
+}
+
+function offeredPlatforms(index: Index): Platform[] {
+  return index.manifests.map((child) => child.platform).filter(isPlatform);
+}
+
+/**
+ * A client that takes no index gets an image, as registries have always done: the caller's own platform, else the
+ * primary one (distribution `registry/handlers/manifests.go`).
+ */
+function forOldClient(index: Index, { set, primary }: ViewRequest): ViewChoice {
+  const platforms = set === undefined || set === 'any' ? [primary] : set;
+  const preferred = platforms.find((platform) => fit(platform, primary) !== undefined) ?? platforms[0] ?? primary;
+  return chooseImage(index, preferred, 'error');
+}
+
+function chooseImage(index: Index, platform: Platform, onMissing: 'error' | 'verbatim'): ViewChoice {
+  const ranked = index.manifests
+    .filter((child) => isPlatform(child.platform))
+    .map((child) => ({ child, step: fit(platform, child.platform!) }))
+    .filter((candidate): candidate is { child: Descriptor; step: number } => candidate.step !== undefined);
+  const best = Math.min(...ranked.map((candidate) => candidate.step));
+  const fitting = ranked.filter((candidate) => candidate.step === best);
+  if (fitting.length === 1) return { view: 'image', child: fitting[0]!.child, platform };
+  // Twins (zstd beside gzip, several Windows versions) differ in what only the client can weigh.
+  if (fitting.length > 1 || !isTrulyMissing(index, [platform])) return verbatim;
+  return missing(index, [platform], onMissing);
+}
+
+function chooseIndex(index: Index, set: readonly Platform[], onMissing: 'error' | 'verbatim'): ViewChoice {
+  const fitting = new Set<Descriptor>(
+    index.manifests.filter((child) => {
+      const offered = child.platform;
+      return isPlatform(offered) && set.some((platform) => fit(platform, offered) !== undefined);
+    }),
+  );
+  if (fitting.size === 0) {
+    return isTrulyMissing(index, set) ? missing(index, set, onMissing) : verbatim;
+  }
+  const digests = new Set<string>([...fitting].map((child) => child.digest));
+  const keep = index.manifests.filter((child) => {
+    const subject = attestedDigest(child);
+    if (subject !== undefined) return digests.has(subject);
+    // Without a platform it fits everywhere (containerd `images.FilterPlatforms`).
+    return fitting.has(child) || !isPlatform(child.platform);
+  });
+  return keep.length === index.manifests.length ? verbatim : { view: 'index', keep };
+}
+
+/** Not so where a version or feature alone stands between, or where a child without a platform may be meant. */
+function isTrulyMissing(index: Index, set: readonly Platform[]): boolean {
+  return !index.manifests.some((child) => {
+    if (attestedDigest(child) !== undefined) return false;
+    const offered = child.platform;
+    return !isPlatform(offered) || set.some((platform) => fitsButForVersion(platform, offered));
+  });
+}
+
+function missing(index: Index, set: readonly Platform[], onMissing: 'error' | 'verbatim'): ViewChoice {
+  if (onMissing === 'verbatim') return verbatim;
+  const offered = offeredPlatforms(index);
+  const wanted = set.map(formatPlatform).join(', ');
+  const hasOs = set.some((platform) => offered.some(({ os }) => os === platform.os));
+  const oses = [...new Set(set.map(({ os }) => os))].join(', ');
+  const what = hasOs
+    ? `has no image for the architecture ${wanted}, though for its operating system`
+    : `does not support the operating system ${oses} (asked for ${wanted})`;
+  const all = [...new Set(offered.map(formatPlatform))].join(', ');
+  return { view: 'missing', message: `This image ${what}; there is: ${all}.` };
+}

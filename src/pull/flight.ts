@@ -1,0 +1,284 @@
+import type { Hash } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { NarrowsError, isUpstreamTrouble } from '../errors.ts';
+import { finish, startHash } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Blob, Partial, PartialReader } from '../cache/tier.ts';
+import type { BlobAnswer } from '../upstream/upstream.ts';
+import { createWindow } from './window.ts';
+
+export interface FlightLimits {
+  /** How much of the newest content is kept in memory for the readers that keep up. */
+  readonly windowBytes: number;
+  /** How often in a row a cut download is taken up again without a byte of progress. */
+  readonly maxResumes: number;
+  readonly resumeDelayMs: number;
+  /** With no reader left, a download goes on if at most this much is missing. */
+  readonly maxUnreadBytes: number;
+}
+
+export interface FlightOptions {
+  readonly digest: Digest;
+  readonly limits: FlightLimits;
+  /** Bytes, from the manifest that lists the blob; asked where the upstream does not tell. */
+  expectedSize(): Promise<number | undefined>;
+  /** Undefined where the upstream has no such blob. */
+  fetch(from: number): Promise<BlobAnswer | undefined>;
+  /** Where the copy grows; undefined where no tier can take it. */
+  begin(): Promise<Partial | undefined>;
+  onTrouble(error: unknown): void;
+}
+
+/**
+ * One download that any number of readers share. They follow the growing copy, not each other: the upstream sends at
+ * its own speed, a slow reader reads from the disk, a late one starts at any place. It goes on when all have left, and
+ * takes a cut connection up again where it broke.
+ *
+ * The tier may fail while it runs. From there on the window in memory is all there is: the upstream waits for the
+ * slowest reader, late readers need a flight of their own (`isJoinable`), and nothing is kept.
+ */
+export class Flight {
+  /** Resolves when the flight is over and its copy has its name or is gone: with undefined, or with what went wrong. */
+  readonly landed: Promise<unknown>;
+
+  readonly #options: FlightOptions;
+  readonly #hash: Hash;
+  readonly #window;
+  readonly #readers = new Set<Reader>();
+  readonly #headKnown = Promise.withResolvers<void>();
+  readonly #verified = Promise.withResolvers<void>();
+  readonly #abort = new AbortController();
+  #changed = Promise.withResolvers<void>();
+  #size: number | undefined;
+  #received = 0;
+  #flushed = 0;
+  #partial: Partial | undefined;
+  /** The tier takes what comes: false from its first failure on. */
+  #isKept = false;
+  #writing: Promise<void> | undefined;
+  #failure: unknown;
+  #over = false;
+
+  constructor(options: FlightOptions) {
+    this.#options = options;
+    this.#hash = startHash(options.digest);
+    this.#window = createWindow();
+    // Nobody may be listening to either when they fail: readers get the failure from their reads.
+    this.#headKnown.promise.catch(() => undefined);
+    this.#verified.promise.catch(() => undefined);
+    this.landed = this.#fly().then(() => this.#failure);
+  }
+
+  /** Can a reader start at any place? Not at the end of a flight, nor once content is gone that only the window held. */
+  get isJoinable(): boolean {
+    return !this.#over && !this.#abort.signal.aborted && this.#window.start <= this.#flushed;
+  }
+
+  /**
+   * Resolves when the size is known and reading can begin. The flight must be joinable at the moment of the call.
+   *
+   * @param state what the reader is told: that it started this flight, or joined it
+   * @throws what the client is to be told, when the upstream gives no blob
+   */
+  async open(state: 'miss' | 'joined'): Promise<Blob> {
+    const reader: Reader = { position: 0, file: undefined };
+    this.#readers.add(reader);
+    const close = async (): Promise<void> => {
+      if (!this.#readers.delete(reader)) return;
+      this.#wake();
+      if (this.#readers.size === 0) await this.#onUnread();
+    };
+    try {
+      await this.#headKnown.promise;
+    } catch (error) {
+      await close();
+      throw error;
+    }
+    return {
+      size: this.#size!,
+      state,
+      verified: this.#verified.promise,
+      read: (position, maxBytes) => this.#read(reader, position, maxBytes),
+      close,
+    };
+  }
+
+  async #read(reader: Reader, position: number, maxBytes: number): Promise<Buffer> {
+    reader.position = position;
+    this.#wake();
+    for (;;) {
+      if (this.#failure) throw this.#failure;
+      const recent = this.#window.read(position, maxBytes);
+      if (recent) return recent;
+      if (position < this.#flushed && this.#partial) {
+        reader.file ??= this.#partial.reader();
+        return reader.file.read(position, Math.min(maxBytes, this.#flushed - position));
+      }
+      if (position < this.#window.start) throw new Error(`content before ${this.#window.start} is no longer held`);
+      await this.#changed.promise;
+    }
+  }
+
+  async #fly(): Promise<void> {
+    try {
+      await this.#download();
+      await this.#flush();
+      if (!finish(this.#hash, this.#options.digest)) {
+        throw new NarrowsError('upstreamUnusable', `The upstream's bytes are not those of ${this.#options.digest}.`);
+      }
+      this.#headKnown.resolve();
+      this.#verified.resolve();
+      if (this.#isKept) await this.#partial?.commit(this.#options.digest).catch(this.#options.onTrouble);
+    } catch (error) {
+      this.#failure = error;
+      this.#headKnown.reject(error);
+      this.#verified.reject(error);
+    } finally {
+      this.#over = true;
+      this.#wake();
+      if (this.#readers.size === 0) await this.#onUnread();
+    }
+  }
+
+  async #download(): Promise<void> {
+    for (let resumes = 0; ; resumes++) {
+      const before = this.#received;
+      try {
+        const answer = await this.#options.fetch(before);
+        if (!answer) throw new NarrowsError('blobUnknown', `The upstream has no blob ${this.#options.digest}.`);
+        await this.#receive(answer);
+        return;
+      } catch (error) {
+        if (this.#received > before) resumes = 0;
+        const mayComeBack = !(error instanceof NarrowsError) || isUpstreamTrouble(error);
+        const isStarted = this.#size !== undefined || this.#received > 0;
+        if (!mayComeBack || !isStarted || this.#abort.signal.aborted || resumes >= this.#options.limits.maxResumes) {
+          throw toFailure(error);
+        }
+        const patience = this.#options.limits.resumeDelayMs * 2 ** Math.min(resumes, 6);
+        await delay(patience * (0.5 + Math.random() / 2), undefined, { signal: this.#abort.signal });
+      }
+    }
+  }
+
+  async #receive(answer: BlobAnswer): Promise<void> {
+    const cancel = () => answer.cancel();
+    this.#abort.signal.addEventListener('abort', cancel);
+    try {
+      await this.#begin(answer);
+      // An upstream that ignores Range starts over: what is here already is passed by.
+      let skip = this.#received - answer.offset;
+      for await (const chunk of answer.body) {
+        const fresh = skip > 0 ? chunk.subarray(skip) : chunk;
+        skip -= chunk.length - fresh.length;
+        if (fresh.length > 0) await this.#take(fresh);
+      }
+      this.#size ??= this.#received;
+      if (this.#received < this.#size) throw new Error(`cut at ${this.#received} of ${this.#size} bytes`);
+    } finally {
+      this.#abort.signal.removeEventListener('abort', cancel);
+      answer.cancel();
+    }
+  }
+
+  async #begin(answer: BlobAnswer): Promise<void> {
+    if (answer.offset > this.#received) throw new Error(`asked from ${this.#received}, answered from ${answer.offset}`);
+    const size = answer.size ?? (await this.#options.expectedSize());
+    if (this.#size !== undefined && size !== undefined && size !== this.#size) {
+      throw new NarrowsError(
+        'upstreamUnusable',
+        `The upstream changes its mind about the size of ${this.#options.digest}.`,
+      );
+    }
+    this.#size ??= size;
+    if (!this.#partial && this.#received === 0) {
+      this.#partial = await this.#options.begin();
+      this.#isKept = this.#partial !== undefined;
+    }
+    if (this.#size !== undefined) this.#headKnown.resolve();
+  }
+
+  async #take(chunk: Buffer): Promise<void> {
+    if (this.#size !== undefined && this.#received + chunk.length > this.#size) {
+      throw new NarrowsError(
+        'upstreamUnusable',
+        `The upstream sends more than the ${this.#size} bytes that it announced.`,
+      );
+    }
+    this.#hash.update(chunk);
+    this.#window.push(chunk);
+    this.#received += chunk.length;
+    if (this.#isKept) this.#writing ??= this.#write(this.#partial!);
+    this.#wake();
+    while (!this.#trim()) await this.#changed.promise;
+    if (this.#abort.signal.aborted) throw new Error('nobody reads it any more');
+  }
+
+  /** Brings the window down to its limit; false while what is in it is needed and nowhere else. */
+  #trim(): boolean {
+    const { windowBytes } = this.#options.limits;
+    this.#window.trim(windowBytes, this.#isKept ? this.#flushed : Math.max(this.#flushed, this.#slowest()));
+    return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
+  }
+
+  /** The place before which no reader needs anything. */
+  #slowest(): number {
+    if (this.#size !== undefined)
+      return Math.min(this.#received, ...[...this.#readers].map(({ position }) => position));
+    throw new NarrowsError(
+      'upstreamUnusable',
+      'The upstream does not tell the size, and there is no disk to find out.',
+    );
+  }
+
+  /** Appends to the tier in the order of arrival, all that has come meanwhile in one go. */
+  async #write(partial: Partial): Promise<void> {
+    try {
+      while (this.#flushed < this.#received) {
+        const end = this.#received;
+        await partial.append(this.#window.from(this.#flushed));
+        this.#flushed = end;
+        this.#wake();
+      }
+    } catch (error) {
+      // What was appended stays readable until the flight is over.
+      this.#isKept = false;
+      this.#options.onTrouble(error);
+    } finally {
+      this.#writing = undefined;
+      this.#wake();
+    }
+  }
+
+  async #flush(): Promise<void> {
+    while (this.#writing) await this.#writing;
+  }
+
+  #wake(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  async #onUnread(): Promise<void> {
+    if (this.#over) {
+      const partial = this.#partial;
+      this.#partial = undefined;
+      await partial?.close().catch(this.#options.onTrouble);
+      return;
+    }
+    const missing = this.#size === undefined ? Infinity : this.#size - this.#received;
+    if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.#abort.abort();
+    this.#wake();
+  }
+}
+
+interface Reader {
+  /** Where it reads next: what lies before is done with. */
+  position: number;
+  file: PartialReader | undefined;
+}
+
+function toFailure(error: unknown): NarrowsError {
+  if (error instanceof NarrowsError) return error;
+  return new NarrowsError('upstreamUnusable', 'The download from the upstream broke off.', { cause: error });
+}

@@ -1,0 +1,126 @@
+import { baseType } from '../oci/media-types.ts';
+import { parseDocument } from '../oci/manifest.ts';
+import type { Document, Manifest } from '../oci/manifest.ts';
+import { isKind } from '../errors.ts';
+import { digestOf } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Tag } from '../oci/reference.ts';
+import { readAll } from '../cache/bytes.ts';
+import type { ContentRecord } from '../cache/records.ts';
+import type { CacheState } from '../cache/tier.ts';
+import type { Source } from '../upstream/registries.ts';
+import { narrowIndex } from './narrow.ts';
+import { createOnce } from './once.ts';
+import type { PullParts } from './parts.ts';
+
+/** A manifest's bytes, exactly as their digest says. */
+export interface HeldManifest {
+  readonly digest: Digest;
+  readonly bytes: Buffer;
+  readonly mediaType: string;
+  readonly state: CacheState;
+  /** The index that it was narrowed from, where it was made here. */
+  readonly narrowedFrom?: Digest;
+}
+
+export interface Manifests {
+  /** Undefined where neither this mirror made it nor the upstream has it. @throws NarrowsError the upstream's trouble */
+  byDigest(source: Source, digest: Digest): Promise<HeldManifest | undefined>;
+  /** What a tag means now, in one GET; for upstreams that do not say so on HEAD. */
+  fetchTag(source: Source, tag: Tag): Promise<HeldManifest | undefined>;
+}
+
+/** Manifests by digest: here, else made again if it was made here, else from the upstream. Never rewritten. */
+export function createManifests({ store, records }: PullParts): Manifests {
+  const fetching = createOnce<HeldManifest | undefined>();
+  const keyOf = (source: Source, digest: Digest) => `${source.key}@${digest}`;
+
+  async function openHere(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
+    const held = await records.contents.get(keyOf(source, digest));
+    const blob = held && (await store.open(digest));
+    if (!blob) return undefined;
+    // A copy that has rotted is no copy: the upstream has another.
+    const bytes = await readAll(blob).catch(() => undefined);
+    return bytes && { digest, bytes, mediaType: held.mediaType, state: blob.state };
+  }
+
+  async function makeAgain(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
+    const recipe = await records.narrowed.get(keyOf(source, digest));
+    const original = recipe && (await byDigest(source, recipe.index));
+    if (!original) return undefined;
+    const index = parseDocument(original.bytes, original.mediaType);
+    if (index.kind !== 'index') return undefined;
+    const keep = new Set(recipe.keep);
+    const { bytes, mediaType, ...made } = narrowIndex(
+      index,
+      index.manifests.filter((child) => keep.has(child.digest)),
+    );
+    // A recipe of another version of this program, or one that someone wrote, makes another document.
+    if (made.digest !== digest) return undefined;
+    return { digest, bytes, mediaType, state: original.state, narrowedFrom: recipe.index };
+  }
+
+  async function fetch(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
+    const answer = await source.upstream.manifest(source.repository, { kind: 'digest', digest });
+    return answer && keep(source, digest, answer.bytes, answer.contentType, readLeniently(answer));
+  }
+
+  async function keep(
+    source: Source,
+    digest: Digest,
+    bytes: Buffer,
+    contentType: string,
+    document: Document | undefined,
+  ): Promise<HeldManifest> {
+    const mediaType = document?.mediaType ?? (baseType(contentType) || 'application/octet-stream');
+    await store.put(digest, bytes);
+    await records.contents.setMany([
+      { key: keyOf(source, digest), value: { mediaType, size: bytes.length } },
+      ...contentsOf(document).map(({ digest: child, ...value }) => ({ key: keyOf(source, child), value })),
+    ]);
+    await records.repositories.set(source.key, true);
+    return { digest, bytes, mediaType, state: 'miss' };
+  }
+
+  async function byDigest(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
+    const here = (await openHere(source, digest)) ?? (await makeAgain(source, digest));
+    if (here) return here;
+    const { value, joined } = await fetching.run(keyOf(source, digest), () => fetch(source, digest));
+    return value && joined ? { ...value, state: 'joined' } : value;
+  }
+
+  return {
+    byDigest,
+    async fetchTag(source, tag) {
+      const answer = await source.upstream.manifest(source.repository, { kind: 'tag', tag });
+      // No digest vouches for these bytes: a login page must not become what a tag means.
+      return answer && keep(source, digestOf(answer.bytes), answer.bytes, answer.contentType, read(answer));
+    },
+  };
+}
+
+function read({ bytes, contentType }: { bytes: Buffer; contentType: string }): Document {
+  return parseDocument(bytes, contentType);
+}
+
+/** By digest the bytes are what was asked for, even if nothing can be made of them. */
+function readLeniently(answer: { bytes: Buffer; contentType: string }): Document | undefined {
+  try {
+    return read(answer);
+  } catch (error) {
+    if (isKind(error, 'upstreamManifestInvalid')) return undefined;
+    throw error;
+  }
+}
+
+/** What a repository holds if it holds this document. */
+function contentsOf(document: Document | undefined): (ContentRecord & { digest: Digest })[] {
+  if (document?.kind === 'index')
+    return document.manifests.map(({ digest, mediaType, size }) => ({ digest, mediaType, size }));
+  if (document?.kind === 'manifest') return blobsOf(document);
+  return [];
+}
+
+function blobsOf({ config, layers }: Manifest): (ContentRecord & { digest: Digest })[] {
+  return [config, ...layers].map(({ digest, mediaType, size }) => ({ digest, mediaType, size }));
+}

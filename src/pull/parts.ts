@@ -1,0 +1,48 @@
+import type { Records } from '../cache/records.ts';
+import type { CacheState, Store } from '../cache/tier.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Platform } from '../oci/platform.ts';
+import type { Registries } from '../upstream/registries.ts';
+import type { PlatformRules } from './choose-platform.ts';
+import type { FlightLimits } from './flight.ts';
+
+/** What a pull is made of; `main` puts it together. */
+export interface PullParts {
+  readonly store: Store;
+  readonly records: Records;
+  readonly registries: Registries;
+  readonly rules: PullRules;
+  readonly observer: PullObserver;
+  now(): number;
+}
+
+export interface PullRules {
+  readonly platforms: PlatformRules;
+  readonly onMissing: 'error' | 'verbatim';
+  /** How long a tag is believed before its upstream is asked again; Infinity for one that never moves. */
+  freshMs(repositoryKey: string, tag: string): number;
+  /** How long "there is no such tag" is believed. */
+  readonly missingMs: number;
+  /** How long a stale answer is given before an upstream in trouble is asked again. */
+  readonly staleMs: number;
+  primaryOf(repositoryKey: string): Platform;
+  readonly maxManifestBytes: number;
+  readonly maxFlights: number;
+  readonly flight: FlightLimits;
+}
+
+/** Told of what an operator wants to count and read about; it must not throw. */
+export interface PullObserver {
+  flightStarted(digest: Digest): void;
+  flightLanded(digest: Digest, error: unknown): void;
+  /** An index says a platform of a child whose config says another. */
+  platformLie(repositoryKey: string, child: Digest): void;
+  stale(repositoryKey: string, tag: string, error: unknown): void;
+  trouble(what: string, error: unknown): void;
+}
+
+/** How the parts of an answer add up: the worst word wins, for an answer is as fresh as its stalest part. */
+export function worstState(...states: CacheState[]): CacheState {
+  const order: CacheState[] = ['stale', 'miss', 'joined', 'revalidated', 'hit-disk', 'hit-memory'];
+  return order.find((state) => states.includes(state)) ?? 'miss';
+}

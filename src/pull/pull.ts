@@ -1,0 +1,129 @@
+import { NarrowsError } from '../errors.ts';
+import { formatPlatformSet } from '../oci/platform.ts';
+import type { PlatformSet } from '../oci/platform.ts';
+import type { Source } from '../upstream/registries.ts';
+import { createBlobs } from './blobs.ts';
+import { choosePlatforms } from './choose-platform.ts';
+import type { CallerPlatforms } from './choose-platform.ts';
+import { createLists } from './lists.ts';
+import type { ListPage } from './lists.ts';
+import { createManifests } from './manifests.ts';
+import type { HeldManifest } from './manifests.ts';
+import type { PullParts } from './parts.ts';
+import type { Body, PullRequest, Reply, Route } from './request.ts';
+import { createTags } from './tags.ts';
+import { createViews } from './views.ts';
+import type { Viewed } from './views.ts';
+
+export type Pull = (request: PullRequest) => Promise<Reply>;
+
+/**
+ * The story of a pull: who asks, for which repository, and what of it. A tag becomes a platform in `views`
+ * (`choose-view` decides), a digest is answered as it is, a blob is read from the nearest tier or a shared download.
+ */
+export function createPull(parts: PullParts): Pull {
+  const blobs = createBlobs(parts);
+  const manifests = createManifests(parts);
+  const tags = createTags(parts, manifests);
+  const views = createViews(parts, tags, manifests, blobs);
+  const lists = createLists(parts, tags);
+
+  return async function pull(request) {
+    const platforms = choosePlatforms(request.caller, parts.rules.platforms);
+    const { route } = request;
+    if (route.kind === 'ping')
+      return told(ok({ 'content-type': 'application/json' }, whole(request, Buffer.from('{}'))), platforms);
+    if (route.kind === 'catalog') return listReply(request, await lists.catalog(route));
+    const source = parts.registries.find(route.name, route.namespace, request.endpointUpstream);
+    const reply = await answer(request, route, source, platforms?.set);
+    return told(reply, platforms, source.namespace);
+  };
+
+  async function answer(
+    request: PullRequest,
+    route: Exclude<Route, { kind: 'ping' | 'catalog' }>,
+    source: Source,
+    set: PlatformSet | undefined,
+  ): Promise<Reply> {
+    switch (route.kind) {
+      case 'manifest': {
+        const { reference } = route;
+        if (reference.kind === 'tag')
+          return manifestReply(request, await views.ofTag(source, reference.tag, set, request));
+        const manifest = await manifests.byDigest(source, reference.digest);
+        if (manifest) return manifestReply(request, asItIs(manifest));
+        throw new NarrowsError(
+          'manifestUnknown',
+          `${source.upstream.name} has no manifest ${reference.digest} in ${source.repository}.`,
+        );
+      }
+      case 'blob': {
+        if (request.method === 'HEAD') {
+          const { size, state } = await blobs.head(source, route.digest);
+          return blobReply(route.digest, state, { kind: 'size', size });
+        }
+        const blob = await blobs.open(source, route.digest);
+        return blobReply(route.digest, blob.state, { kind: 'blob', blob });
+      }
+      case 'tags':
+        return listReply(request, await lists.tags(source, route));
+      case 'referrers':
+        return listReply(request, await lists.referrers(source, route));
+    }
+  }
+}
+
+function asItIs(manifest: HeldManifest): Viewed {
+  return { view: manifest.narrowedFrom ? 'index' : 'verbatim', manifest };
+}
+
+function manifestReply(request: PullRequest, { view, manifest, index }: Viewed): Reply {
+  const narrowedFrom = index?.digest ?? manifest.narrowedFrom;
+  const headers = {
+    'content-type': manifest.mediaType,
+    'docker-content-digest': manifest.digest,
+    etag: `"${manifest.digest}"`,
+    'narrows-view': view,
+    'narrows-cache': manifest.state,
+    ...(narrowedFrom && { 'narrows-index': narrowedFrom }),
+    // One URL has an answer for each platform and Accept: a cache in front must not mix them up.
+    vary: 'Accept, Narrows-Platform',
+  };
+  return ok(headers, whole(request, manifest.bytes));
+}
+
+function blobReply(digest: string, state: string, body: Body): Reply {
+  const headers = {
+    'content-type': 'application/octet-stream',
+    'docker-content-digest': digest,
+    etag: `"${digest}"`,
+    'accept-ranges': 'bytes',
+    'cache-control': 'public, max-age=31536000, immutable',
+    'narrows-cache': state,
+  };
+  return ok(headers, body);
+}
+
+function listReply(request: PullRequest, { bytes, contentType, headers }: ListPage): Reply {
+  return ok({ 'content-type': contentType, ...headers }, whole(request, bytes));
+}
+
+function ok(headers: Record<string, string>, body: Body): Reply {
+  return { status: 200, headers, body };
+}
+
+function whole({ method }: PullRequest, bytes: Buffer): Body {
+  return method === 'HEAD' ? { kind: 'size', size: bytes.length } : { kind: 'bytes', bytes };
+}
+
+/** Every answer says what was understood of its question. */
+function told(reply: Reply, platforms: CallerPlatforms | undefined, namespace?: string): Reply {
+  return {
+    ...reply,
+    headers: {
+      ...reply.headers,
+      ...(platforms && { 'narrows-platform': `${formatPlatformSet(platforms.set)}; via=${platforms.via}` }),
+      ...(namespace !== undefined && { 'oci-namespace': namespace }),
+    },
+  };
+}

@@ -1,0 +1,64 @@
+/** The newest stretch of a growing content, in the pieces that it came in. */
+export interface Window {
+  readonly start: number;
+  readonly end: number;
+  readonly bytes: number;
+  push(chunk: Buffer): void;
+  /** Up to `maxBytes` from `position`, without copying; undefined where the window does not hold that place. */
+  read(position: number, maxBytes: number): Buffer | undefined;
+  /** All pieces from `position` on, which is where one of them starts. */
+  from(position: number): Buffer[];
+  /** Drops from the front until at most `maxBytes` are held, but nothing that reaches beyond `limit`. */
+  trim(maxBytes: number, limit: number): void;
+}
+
+export function createWindow(): Window {
+  const chunks: Buffer[] = [];
+  const starts: number[] = [];
+  let start = 0;
+  let end = 0;
+
+  /** The last piece that starts at or before `position`. */
+  function find(position: number): number {
+    let low = 0;
+    let high = starts.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (starts[middle]! <= position) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
+  return {
+    get start() {
+      return start;
+    },
+    get end() {
+      return end;
+    },
+    get bytes() {
+      return end - start;
+    },
+    push(chunk) {
+      chunks.push(chunk);
+      starts.push(end);
+      end += chunk.length;
+    },
+    read(position, maxBytes) {
+      if (position < start || position >= end) return undefined;
+      const index = find(position);
+      const offset = position - starts[index]!;
+      return chunks[index]!.subarray(offset, offset + maxBytes);
+    },
+    from(position) {
+      return position >= end ? [] : chunks.slice(find(position));
+    },
+    trim(maxBytes, limit) {
+      while (end - start > maxBytes && start + chunks[0]!.length <= limit) {
+        start += chunks.shift()!.length;
+        starts.shift();
+      }
+    },
+  };
+}

@@ -1,0 +1,95 @@
+import { lookup } from 'node:dns';
+import type { LookupAddress, LookupOptions } from 'node:dns';
+import { BlockList, isIP, isIPv6 } from 'node:net';
+import { getCACertificates } from 'node:tls';
+import { buildConnector } from 'undici';
+
+export interface DialerOptions {
+  /** PEM certificates that are trusted beside the system's. */
+  readonly ca?: string | undefined;
+  readonly connectTimeoutMs: number;
+  /** Hosts that the operator named: they may be at any address. */
+  isTrusted(host: string, port: number): boolean;
+}
+
+/**
+ * Opens connections to where an upstream points. Hosts that the configuration does not name must have a public
+ * address: otherwise a registry could have us ask the cloud's metadata service, or a neighbour behind the firewall.
+ * The check is in the name look-up of the very connection, so that a name which answers differently the second time
+ * gains nothing.
+ */
+export function createDialer({ ca, connectTimeoutMs, isTrusted }: DialerOptions): buildConnector.connector {
+  const common = { timeout: connectTimeoutMs, allowH2: false, ...(ca && { ca: [...getCACertificates(), ca] }) };
+  const free = buildConnector(common);
+  // undici hands on what it does not know to net.connect, which takes a look-up of its own.
+  const guarded = buildConnector({ ...common, lookup: publicLookup } as buildConnector.BuildOptions);
+  return (options, callback) => {
+    const host = options.hostname.replace(/^\[|\]$/g, '');
+    const port = Number(options.port || (options.protocol === 'https:' ? 443 : 80));
+    if (isTrusted(host, port)) return free(options, callback);
+    if (isIP(host) && !isPublic(host)) return callback(refusal(host), null);
+    return guarded(options, callback);
+  };
+}
+
+type LookupCallback = (error: Error | null, address: string | LookupAddress[], family?: number) => void;
+
+function publicLookup(hostname: string, options: LookupOptions, callback: LookupCallback): void {
+  lookup(hostname, { ...options, all: true }, (error, addresses) => {
+    if (error) return callback(error, '');
+    const allowed = addresses.filter(({ address }) => isPublic(address));
+    const first = allowed[0];
+    if (!first) return callback(refusal(hostname), '');
+    return options.all ? callback(null, allowed) : callback(null, first.address, first.family);
+  });
+}
+
+function refusal(host: string): Error {
+  return Object.assign(
+    new Error(`${host} is not a public address, and not one of this upstream's trustedHosts: it is not dialled`),
+    { code: 'ENARROWS_ADDRESS' },
+  );
+}
+
+const reserved = new BlockList();
+// The special-purpose registries of IANA (RFC 6890 and its successors), addresses that embed others included.
+for (const [network, prefix] of [
+  ['0.0.0.0', 8],
+  ['10.0.0.0', 8],
+  ['100.64.0.0', 10],
+  ['127.0.0.0', 8],
+  ['169.254.0.0', 16],
+  ['172.16.0.0', 12],
+  ['192.0.0.0', 24],
+  ['192.0.2.0', 24],
+  ['192.88.99.0', 24],
+  ['192.168.0.0', 16],
+  ['198.18.0.0', 15],
+  ['198.51.100.0', 24],
+  ['203.0.113.0', 24],
+  ['224.0.0.0', 3],
+] as const) {
+  reserved.addSubnet(network, prefix, 'ipv4');
+}
+for (const [network, prefix] of [
+  ['::', 96],
+  ['64:ff9b::', 96],
+  ['64:ff9b:1::', 48],
+  ['100::', 64],
+  ['2001::', 32],
+  ['2001:db8::', 32],
+  ['2002::', 16],
+  ['fc00::', 7],
+  ['fe80::', 9],
+  ['ff00::', 8],
+] as const) {
+  reserved.addSubnet(network, prefix, 'ipv6');
+}
+
+/** Is this an address of the open internet? An IPv4 address in IPv6 clothes is judged as what it is. */
+export function isPublic(address: string): boolean {
+  const plain = address.split('%', 1)[0] ?? '';
+  if (!isIP(plain)) return false;
+  const family = isIPv6(plain) ? 'ipv6' : 'ipv4';
+  return !reserved.check(plain, family);
+}

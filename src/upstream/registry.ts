@@ -1,0 +1,162 @@
+import { NarrowsError } from '../errors.ts';
+import { isDigest, matches } from '../oci/digest.ts';
+import { acceptManifests } from '../oci/media-types.ts';
+import { referenceText } from '../oci/reference.ts';
+import { createRequester, drain, firstOf, readLimited, retryAfterOf, toTrouble } from './requests.ts';
+import type { Answer, UpstreamOptions } from './requests.ts';
+import type { BlobAnswer, ManifestHead, Upstream } from './upstream.ts';
+
+export interface RegistryOptions extends UpstreamOptions {
+  readonly maxManifestBytes: number;
+}
+
+export interface Registry extends Upstream {
+  close(): Promise<void>;
+}
+
+/** A registry of the OCI distribution specification, read from. */
+export function createRegistry(options: RegistryOptions): Registry {
+  const { name, now } = options;
+  const requester = createRequester(options);
+  let limitedUntilMs = 0;
+
+  /** @returns undefined where the registry says 404; anything but success is thrown */
+  async function ask(
+    method: 'GET' | 'HEAD',
+    repository: string,
+    rest: string,
+    headers: Record<string, string>,
+  ): Promise<Answer | undefined> {
+    const answer = await requester.send({ method, path: `/v2/${repository}/${rest}`, headers, repository });
+    if (answer.status === 200 || answer.status === 206) return checkEncoding(answer, name);
+    await drain(answer.body);
+    if (answer.status === 404) return undefined;
+    // A registry without HEAD is no registry without the manifest: its GET will tell.
+    if (method === 'HEAD' && (answer.status === 405 || answer.status === 501)) return { ...answer, headers: {} };
+    throw refusal(answer, repository);
+  }
+
+  /** Manifests count against a pull quota: once it is used up, asking on only makes the wait longer. */
+  async function askManifest(method: 'GET' | 'HEAD', repository: string, reference: string) {
+    const waitMs = limitedUntilMs - now();
+    if (waitMs > 0) throw rateLimited(name, Math.ceil(waitMs / 1000));
+    return ask(method, repository, `manifests/${reference}`, { accept: acceptManifests });
+  }
+
+  function refusal(answer: Answer, repository: string): NarrowsError {
+    const { status } = answer;
+    if (status === 429) {
+      const retryAfterS = retryAfterOf(answer.headers, now()) ?? 10;
+      limitedUntilMs = now() + retryAfterS * 1000;
+      return rateLimited(name, retryAfterS);
+    }
+    if ((status === 401 || status === 403) && !answer.redirected) {
+      return new NarrowsError(
+        'denied',
+        `${name} does not let this mirror read ${repository}: it does not exist, or upstreams."${name}".credentials are missing or not enough.`,
+      );
+    }
+    if (status === 504 || status === 408) return new NarrowsError('upstreamTimeout', `${name} answers ${status}.`);
+    if (status >= 500) {
+      const retryAfterS = retryAfterOf(answer.headers, now());
+      return new NarrowsError('upstreamUnavailable', `${name} answers ${status}.`, {
+        ...(retryAfterS !== undefined && { retryAfterS }),
+      });
+    }
+    return new NarrowsError('upstreamUnusable', `${name} answers ${status}, which is no answer of a registry.`);
+  }
+
+  return {
+    name,
+
+    async head(repository, reference) {
+      const answer = await askManifest('HEAD', repository, referenceText(reference));
+      if (!answer) return undefined;
+      await drain(answer.body);
+      return readManifestHead(answer);
+    },
+
+    async manifest(repository, reference) {
+      const text = referenceText(reference);
+      const answer = await askManifest('GET', repository, text);
+      if (!answer) return undefined;
+      const bytes = await readBody(answer, options.maxManifestBytes, `${name} for ${repository} ${text}`, name);
+      if (reference.kind === 'digest' && !matches(bytes, reference.digest)) {
+        throw new NarrowsError('upstreamUnusable', `${name} answers with other bytes than those of ${text}.`);
+      }
+      return { bytes, contentType: firstOf(answer.headers['content-type']) ?? '' };
+    },
+
+    async blobHead(repository, digest) {
+      const answer = await ask('HEAD', repository, `blobs/${digest}`, {});
+      if (!answer) return undefined;
+      await drain(answer.body);
+      return sizeOf(answer.headers['content-length']);
+    },
+
+    async blob(repository, digest, from) {
+      const answer = await ask('GET', repository, `blobs/${digest}`, from > 0 ? { range: `bytes=${from}-` } : {});
+      return answer && readBlobAnswer(answer, name);
+    },
+
+    async list(repository, path, query) {
+      const suffix = query.size > 0 ? `?${query}` : '';
+      const answer = await ask('GET', repository, path + suffix, { accept: 'application/json, */*' });
+      if (!answer) return undefined;
+      const bytes = await readBody(answer, options.maxManifestBytes, `${name} for ${repository} ${path}`, name);
+      const next = nextQuery(firstOf(answer.headers['link']));
+      const filtersApplied = firstOf(answer.headers['oci-filters-applied']);
+      return { bytes, ...(next && { next }), ...(filtersApplied && { filtersApplied }) };
+    },
+
+    close: () => requester.close(),
+  };
+}
+
+/** Digests are over the bytes as they are: a coded body would be another thing, or a bomb. */
+async function checkEncoding(answer: Answer, name: string): Promise<Answer> {
+  const encoding = firstOf(answer.headers['content-encoding'])?.toLowerCase() ?? 'identity';
+  if (encoding === 'identity') return answer;
+  answer.body.destroy();
+  throw new NarrowsError('upstreamUnusable', `${name} answers in ${encoding} though asked for the bytes as they are.`);
+}
+
+async function readBody(answer: Answer, maxBytes: number, what: string, name: string): Promise<Buffer> {
+  try {
+    return await readLimited(answer.body, maxBytes, what);
+  } catch (error) {
+    throw toTrouble(error, name);
+  }
+}
+
+function rateLimited(name: string, retryAfterS: number): NarrowsError {
+  return new NarrowsError('rateLimited', `${name} limits the rate of requests.`, { retryAfterS });
+}
+
+function readManifestHead({ headers }: Answer): ManifestHead {
+  const digest = firstOf(headers['docker-content-digest']) ?? '';
+  return { ...(isDigest(digest) && { digest }), contentType: firstOf(headers['content-type']) ?? '' };
+}
+
+function sizeOf(text: string | string[] | undefined): { size?: number } {
+  const length = firstOf(text) ?? '';
+  return /^\d{1,15}$/.test(length) ? { size: Number(length) } : {};
+}
+
+function readBlobAnswer({ status, headers, body }: Answer, name: string): BlobAnswer {
+  const common = { body: body as AsyncIterable<Buffer>, cancel: () => void body.destroy() };
+  if (status === 200) return { offset: 0, ...sizeOf(headers['content-length']), ...common };
+  const range = /^bytes (\d{1,15})-\d{1,15}\/(\d{1,15}|\*)$/.exec(firstOf(headers['content-range']) ?? '');
+  if (!range) {
+    body.destroy();
+    throw new NarrowsError('upstreamUnusable', `${name} answers with a part and does not say which.`);
+  }
+  return { offset: Number(range[1]), ...(range[2] !== '*' && { size: Number(range[2]) }), ...common };
+}
+
+/** The query of `Link: <…?n=…&last=…>; rel="next"`: the host and path in it are the upstream's own affair. */
+function nextQuery(link: string | undefined): URLSearchParams | undefined {
+  const target = /<([^<>]*)>\s*;[^,]*\brel="?next"?/i.exec(link ?? '')?.[1];
+  const question = target?.indexOf('?') ?? -1;
+  return target !== undefined && question >= 0 ? new URLSearchParams(target.slice(question + 1)) : undefined;
+}

@@ -1,0 +1,260 @@
+import { Agent, ProxyAgent } from 'undici';
+import type { Dispatcher } from 'undici';
+import { NarrowsError } from '../errors.ts';
+import { createDialer } from './dialer.ts';
+import { createAuthorization } from './tokens.ts';
+import type { TokenReply, TokenRequest } from './tokens.ts';
+import type { Credentials } from './credentials.ts';
+
+export interface UpstreamOptions {
+  /** The registry's name in references, such as `docker.io`. */
+  readonly name: string;
+  readonly url: URL;
+  readonly credentials: Credentials;
+  /** PEM certificates that are trusted beside the system's. */
+  readonly ca?: string | undefined;
+  readonly proxy?: URL | undefined;
+  /** Hosts, with or without a port, that may be sent credentials and may have private addresses. */
+  readonly trustedHosts: readonly string[];
+  readonly limits: UpstreamLimits;
+  now(): number;
+  /** Told of every answer and failure; for counting. */
+  onAnswer?(upstream: string, outcome: string): void;
+}
+
+export interface UpstreamLimits {
+  readonly maxConnections: number;
+  readonly connectTimeoutMs: number;
+  readonly headersTimeoutMs: number;
+  /** Longest silence within a body. */
+  readonly stallTimeoutMs: number;
+  readonly maxTokens: number;
+}
+
+export interface Request {
+  readonly method: 'GET' | 'HEAD';
+  /** Path and query below the upstream's URL. */
+  readonly path: string;
+  readonly headers: Record<string, string>;
+  /** The repository that the request is about: the scope of its token. */
+  readonly repository: string;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Dispatcher.ResponseData['headers'];
+  readonly body: Dispatcher.ResponseData['body'];
+  /** Came from another host than the registry itself. */
+  readonly redirected: boolean;
+}
+
+export interface Requester {
+  send(request: Request): Promise<Answer>;
+  close(): Promise<void>;
+}
+
+const maxRedirects = 5;
+const maxTokenBytes = 1024 * 1024;
+const maxDrainedBytes = 64 * 1024;
+
+/**
+ * Sends requests to one registry: finds its token, follows its redirects, never with a credential to another host.
+ * Redirects are followed here because libraries forward what they should not (GHSA-vh4v-2xq2-g5cg, CVE-2024-24758),
+ * and each upstream has its connections to itself because shared ones have mixed up answers (CVE-2026-6733).
+ */
+export function createRequester(options: UpstreamOptions): Requester {
+  const { name, url, limits } = options;
+  const dispatcher = createDispatcher(options);
+  const authorization = createAuthorization({
+    upstream: name,
+    credentials: options.credentials,
+    maxTokens: limits.maxTokens,
+    isTrustedRealm: (realm) => isTrustedRealm(realm, options),
+    request: requestToken,
+    now: options.now,
+  });
+
+  async function requestToken({ method, url: at, headers, body }: TokenRequest): Promise<TokenReply> {
+    const answer = await dispatch(at, { method, headers: { ...headers, accept: 'application/json' }, body });
+    const bytes = await readLimited(answer.body, maxTokenBytes, `the token service of ${name}`);
+    const retryAfterS = retryAfterOf(answer.headers, options.now());
+    return {
+      status: answer.statusCode,
+      text: bytes.toString(),
+      ...(retryAfterS !== undefined && { retryAfterS }),
+    };
+  }
+
+  async function dispatch(
+    at: URL,
+    init: { method: 'GET' | 'HEAD' | 'POST'; headers: Record<string, string>; body?: string | undefined },
+  ): Promise<Dispatcher.ResponseData> {
+    const request: Dispatcher.RequestOptions = {
+      origin: at.origin,
+      path: at.pathname + at.search,
+      method: init.method,
+      headers: { 'user-agent': 'narrows', 'accept-encoding': 'identity', ...init.headers },
+      ...(init.body !== undefined && { body: init.body }),
+    };
+    const answer = await dispatcher.request(request).catch((error: unknown) => {
+      // A connection that died idle in the pool says nothing about the registry. No byte of an answer was seen, and
+      // these methods change nothing, so once more is safe.
+      if (init.method === 'POST' || !isStaleConnection(error)) throw error;
+      return dispatcher.request(request);
+    });
+    // A body that is given up says so by an event; whoever reads it gets the same as a rejection.
+    answer.body.on('error', () => undefined);
+    return answer;
+  }
+
+  async function follow(request: Request, auth: string | undefined): Promise<Answer> {
+    let at = new URL(url.pathname.replace(/\/$/, '') + request.path, url);
+    for (let hops = 0; hops <= maxRedirects; hops++) {
+      const isRegistry = at.origin === url.origin;
+      const headers = { ...request.headers, ...(isRegistry && auth !== undefined && { authorization: auth }) };
+      const answer = await dispatch(at, { method: request.method, headers });
+      const location = redirectOf(answer);
+      if (location === undefined) {
+        return { status: answer.statusCode, headers: answer.headers, body: answer.body, redirected: !isRegistry };
+      }
+      await drain(answer.body);
+      at = redirectTarget(location, at, name);
+    }
+    throw new NarrowsError('upstreamUnusable', `${name} redirects more than ${maxRedirects} times.`);
+  }
+
+  return {
+    async send(request) {
+      const scope = `repository:${request.repository}:pull`;
+      try {
+        const auth = await authorization.current(scope);
+        const answer = await follow(request, auth);
+        options.onAnswer?.(name, String(answer.status));
+        if (answer.status !== 401 || answer.redirected) return answer;
+        const better = await authorization.answer(scope, firstOf(answer.headers['www-authenticate']), auth);
+        if (better === undefined) return answer;
+        await drain(answer.body);
+        const second = await follow(request, better);
+        options.onAnswer?.(name, String(second.status));
+        return second;
+      } catch (error) {
+        const trouble = toTrouble(error, name);
+        options.onAnswer?.(name, trouble.kind);
+        throw trouble;
+      }
+    },
+    close: () => dispatcher.destroy(),
+  };
+}
+
+function createDispatcher(options: UpstreamOptions): Dispatcher {
+  const { limits, ca, url } = options;
+  const connect = createDialer({
+    ca,
+    connectTimeoutMs: limits.connectTimeoutMs,
+    isTrusted: (host, port) =>
+      (host === bareHost(url) && port === portOf(url)) ||
+      options.trustedHosts.some((entry) => isHost(entry, host, port)),
+  });
+  const common = {
+    connections: limits.maxConnections,
+    headersTimeout: limits.headersTimeoutMs,
+    bodyTimeout: limits.stallTimeoutMs,
+    allowH2: false,
+    pipelining: 1,
+  };
+  if (!options.proxy) return new Agent({ ...common, connect });
+  return new ProxyAgent({ ...common, uri: options.proxy.href, ...(ca && { requestTls: { ca } }) });
+}
+
+/** The registry itself, or a host that the operator named; never from https down to http, never with a login in it. */
+function isTrustedRealm(realm: URL, { url, trustedHosts }: UpstreamOptions): boolean {
+  if (realm.username || realm.password) return false;
+  if (realm.protocol !== 'https:' && !(realm.protocol === 'http:' && url.protocol === 'http:')) return false;
+  if (realm.origin === url.origin) return true;
+  return trustedHosts.some((entry) => isHost(entry, bareHost(realm), portOf(realm)));
+}
+
+function isHost(entry: string, host: string, port: number): boolean {
+  return entry === host || entry === `${host}:${port}` || entry === `[${host}]:${port}`;
+}
+
+function bareHost(url: URL): string {
+  return url.hostname.replace(/^\[|\]$/g, '');
+}
+
+function portOf(url: URL): number {
+  return Number(url.port || (url.protocol === 'https:' ? 443 : 80));
+}
+
+function redirectOf({ statusCode, headers }: Dispatcher.ResponseData): string | undefined {
+  return [301, 302, 303, 307, 308].includes(statusCode) ? (firstOf(headers['location']) ?? '') : undefined;
+}
+
+function redirectTarget(location: string, from: URL, name: string): URL {
+  const to = location !== '' && URL.canParse(location, from) ? new URL(location, from) : undefined;
+  const downgraded = from.protocol === 'https:' && to?.protocol === 'http:';
+  if (!to || !['https:', 'http:'].includes(to.protocol) || downgraded || to.username || to.password) {
+    throw new NarrowsError('upstreamUnusable', `${name} redirects to what is no safe address.`);
+  }
+  return to;
+}
+
+export function firstOf(value: string | string[] | undefined): string | undefined {
+  return Array.isArray(value) ? value[0] : value;
+}
+
+/** `Retry-After` in whole seconds, given as such or as a date (RFC 9110, 10.2.3). */
+export function retryAfterOf(headers: Answer['headers'], nowMs: number): number | undefined {
+  const text = firstOf(headers['retry-after']);
+  if (text === undefined) return undefined;
+  const seconds = /^\d{1,6}$/.test(text) ? Number(text) : Math.ceil((Date.parse(text) - nowMs) / 1000);
+  return Number.isFinite(seconds) ? Math.max(0, seconds) : undefined;
+}
+
+/** Reads to the end so that the connection can be used again; what is long is not worth it. */
+export async function drain(body: Answer['body']): Promise<void> {
+  await body.dump({ limit: maxDrainedBytes }).catch(() => undefined);
+}
+
+/** @throws NarrowsError upstreamManifestInvalid as soon as more than `maxBytes` have come, with the rest unread */
+export async function readLimited(body: Answer['body'], maxBytes: number, what: string): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > maxBytes) {
+      throw new NarrowsError('upstreamManifestInvalid', `The answer of ${what} is larger than ${maxBytes} bytes.`);
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function isStaleConnection(error: unknown): boolean {
+  return ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(codeOf(error));
+}
+
+function codeOf(error: unknown): string {
+  const { code, cause } = error as { code?: unknown; cause?: unknown };
+  if (typeof code === 'string') return code;
+  return cause === undefined ? '' : codeOf(cause);
+}
+
+const timeouts = ['UND_ERR_CONNECT_TIMEOUT', 'UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT', 'ETIMEDOUT'];
+
+/** What went wrong below HTTP, in the words of the error table. The library's text stays in the log, as the cause. */
+export function toTrouble(error: unknown, name: string): NarrowsError {
+  if (error instanceof NarrowsError) return error;
+  const code = codeOf(error);
+  if (timeouts.includes(code))
+    return new NarrowsError('upstreamTimeout', `${name} does not answer in time.`, { cause: error });
+  if (code === 'ENARROWS_ADDRESS') {
+    return new NarrowsError('upstreamUnusable', `${name} points to an address that this mirror does not dial.`, {
+      cause: error,
+    });
+  }
+  return new NarrowsError('upstreamUnusable', `${name} cannot be reached${code ? ` (${code})` : ''}.`, {
+    cause: error,
+  });
+}
