@@ -206,8 +206,8 @@ function crossCheck(value: unknown): Mistake[] {
   return mistakes;
 }
 
-function isNetwork(text: string): boolean {
-  const [network = '', prefix = ''] = text.split('/');
+function isNetwork(cidr: string): boolean {
+  const [network = '', prefix = ''] = cidr.split('/');
   return isIP(network) > 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIPv6(network) ? 128 : 32);
 }
 

@@ -1,4 +1,4 @@
-import Keyv from 'keyv';
+import { Keyv } from 'keyv';
 import type { KeyvStoreAdapter } from 'keyv';
 import type { Digest } from '../oci/digest.ts';
 
@@ -78,4 +78,9 @@ function createSpace<T>(
       for await (const [key] of keyv.iterator?.({}) ?? []) yield key as string;
     },
   };
+}
+
+/** The key of what a repository holds: records of one repository never speak for another. */
+export function contentKey(repository: { readonly key: string }, digest: Digest): string {
+  return `${repository.key}@${digest}`;
 }

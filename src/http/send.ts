@@ -146,7 +146,7 @@ function createSink(response: ServerResponse, stallMs: number): Sink {
   return {
     async write(chunk) {
       await waiting?.promise;
-      if (response.destroyed) return gone.promise;
+      if (response.destroyed) await gone.promise;
       const leaving = Promise.withResolvers<void>();
       leaving.promise.catch(() => undefined);
       waiting = leaving;

@@ -2,6 +2,7 @@ import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { readAll } from '../cache/bytes.ts';
 import type { Blob, CacheState } from '../cache/tier.ts';
+import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import { Flight } from './flight.ts';
 import { createOnce } from './once.ts';
@@ -36,18 +37,16 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
   const flights = new Map<Digest, Running>();
   const confirming = createOnce<void>();
 
-  const keyOf = (source: Source, digest: Digest) => `${source.key}@${digest}`;
-
   async function confirm(source: Source, digest: Digest): Promise<void> {
-    if (await records.contents.get(keyOf(source, digest))) return;
-    await confirming.run(keyOf(source, digest), async () => void (await askHead(source, digest)));
+    if (await records.contents.get(contentKey(source, digest))) return;
+    await confirming.run(contentKey(source, digest), async () => void (await askHead(source, digest)));
   }
 
   async function askHead(source: Source, digest: Digest): Promise<number | undefined> {
     const head = await source.upstream.blobHead(source.repository, digest);
     if (!head) throw unknown(source, digest);
-    const size = head.size ?? (await records.contents.get(keyOf(source, digest)))?.size;
-    await records.contents.set(keyOf(source, digest), {
+    const size = head.size ?? (await records.contents.get(contentKey(source, digest)))?.size;
+    await records.contents.set(contentKey(source, digest), {
       mediaType: 'application/octet-stream',
       ...(size !== undefined && { size }),
     });
@@ -96,7 +95,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     const flight = new Flight({
       digest,
       limits: rules.flight,
-      expectedSize: async () => (await records.contents.get(keyOf(source, digest)))?.size,
+      expectedSize: async () => (await records.contents.get(contentKey(source, digest)))?.size,
       fetch: (from) => source.upstream.blob(source.repository, digest, from),
       begin: () => store.begin(),
       onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
@@ -112,8 +111,8 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     const failure = await running.flight.landed;
     if (flights.get(digest) === running) flights.delete(digest);
     observer.flightLanded(digest, failure);
-    if (failure === undefined && !(await records.contents.get(keyOf(source, digest)))) {
-      await records.contents.set(keyOf(source, digest), { mediaType: 'application/octet-stream' });
+    if (failure === undefined && !(await records.contents.get(contentKey(source, digest)))) {
+      await records.contents.set(contentKey(source, digest), { mediaType: 'application/octet-stream' });
     }
   }
 

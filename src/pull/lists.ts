@@ -4,6 +4,7 @@ import type { Json, JsonObject } from '../oci/json.ts';
 import { mediaTypes } from '../oci/media-types.ts';
 import { companionTag } from '../oci/reference.ts';
 import type { Digest } from '../oci/digest.ts';
+import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import type { ListAnswer } from '../upstream/upstream.ts';
 import type { PullParts } from './parts.ts';
@@ -29,17 +30,7 @@ const maxPage = 1000;
 export function createLists({ records }: PullParts, tags: Tags): Lists {
   /** What was narrowed here has no referrers of its own upstream: those of its original are meant. */
   async function subjectOf(source: Source, digest: Digest): Promise<Digest> {
-    return (await records.narrowed.get(`${source.key}@${digest}`))?.index ?? digest;
-  }
-
-  async function fromApi(source: Source, subject: Digest, query: URLSearchParams): Promise<ListAnswer | undefined> {
-    try {
-      return await source.upstream.list(source.repository, `referrers/${subject}`, query);
-    } catch (error) {
-      // Registries of before the referrers API answer its path with all sorts of refusals.
-      if (isKind(error, 'upstreamUnusable')) return undefined;
-      throw error;
-    }
+    return (await records.narrowed.get(contentKey(source, digest)))?.index ?? digest;
   }
 
   /** The index under the tag `sha256-<hex>` (distribution-spec "Referrers Tag Schema"); none means no referrers. */
@@ -99,6 +90,16 @@ export function createLists({ records }: PullParts, tags: Tags): Lists {
   };
 }
 
+async function fromApi(source: Source, subject: Digest, query: URLSearchParams): Promise<ListAnswer | undefined> {
+  try {
+    return await source.upstream.list(source.repository, `referrers/${subject}`, query);
+  } catch (error) {
+    // Registries of before the referrers API answer its path with all sorts of refusals.
+    if (isKind(error, 'upstreamUnusable')) return undefined;
+    throw error;
+  }
+}
+
 const emptyIndex: JsonObject = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] };
 
 function pageQuery({ n, last }: Page): URLSearchParams {
@@ -110,7 +111,7 @@ function pageQuery({ n, last }: Page): URLSearchParams {
 
 /** The upstream's link leads to the upstream: the client is given one of ours, with its page mark. */
 function nextLink(path: string, next: URLSearchParams | undefined): Record<string, string> {
-  return next ? { link: `<${path}?${next}>; rel="next"` } : {};
+  return next ? { link: `<${path}?${next.toString()}>; rel="next"` } : {};
 }
 
 function readList(bytes: Buffer, member: 'tags' | 'manifests'): JsonObject {

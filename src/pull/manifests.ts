@@ -6,6 +6,7 @@ import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Tag } from '../oci/reference.ts';
 import { readAll } from '../cache/bytes.ts';
+import { contentKey } from '../cache/records.ts';
 import type { ContentRecord } from '../cache/records.ts';
 import type { CacheState } from '../cache/tier.ts';
 import type { Source } from '../upstream/registries.ts';
@@ -33,10 +34,9 @@ export interface Manifests {
 /** Manifests by digest: here, else made again if it was made here, else from the upstream. Never rewritten. */
 export function createManifests({ store, records }: PullParts): Manifests {
   const fetching = createOnce<HeldManifest | undefined>();
-  const keyOf = (source: Source, digest: Digest) => `${source.key}@${digest}`;
 
   async function openHere(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
-    const held = await records.contents.get(keyOf(source, digest));
+    const held = await records.contents.get(contentKey(source, digest));
     const blob = held && (await store.open(digest));
     if (!blob) return undefined;
     // A copy that has rotted is no copy: the upstream has another.
@@ -45,15 +45,15 @@ export function createManifests({ store, records }: PullParts): Manifests {
   }
 
   async function makeAgain(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
-    const recipe = await records.narrowed.get(keyOf(source, digest));
+    const recipe = await records.narrowed.get(contentKey(source, digest));
     const original = recipe && (await byDigest(source, recipe.index));
     if (!original) return undefined;
     const index = parseDocument(original.bytes, original.mediaType);
     if (index.kind !== 'index') return undefined;
-    const keep = new Set(recipe.keep);
+    const kept = new Set(recipe.keep);
     const { bytes, mediaType, ...made } = narrowIndex(
       index,
-      index.manifests.filter((child) => keep.has(child.digest)),
+      index.manifests.filter((child) => kept.has(child.digest)),
     );
     // A recipe of another version of this program, or one that someone wrote, makes another document.
     if (made.digest !== digest) return undefined;
@@ -75,8 +75,8 @@ export function createManifests({ store, records }: PullParts): Manifests {
     const mediaType = document?.mediaType ?? (baseType(contentType) || 'application/octet-stream');
     await store.put(digest, bytes);
     await records.contents.setMany([
-      { key: keyOf(source, digest), value: { mediaType, size: bytes.length } },
-      ...contentsOf(document).map(({ digest: child, ...value }) => ({ key: keyOf(source, child), value })),
+      { key: contentKey(source, digest), value: { mediaType, size: bytes.length } },
+      ...contentsOf(document).map(({ digest: child, ...value }) => ({ key: contentKey(source, child), value })),
     ]);
     await records.repositories.set(source.key, true);
     return { digest, bytes, mediaType, state: 'miss' };
@@ -85,7 +85,7 @@ export function createManifests({ store, records }: PullParts): Manifests {
   async function byDigest(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
     const here = (await openHere(source, digest)) ?? (await makeAgain(source, digest));
     if (here) return here;
-    const { value, joined } = await fetching.run(keyOf(source, digest), () => fetch(source, digest));
+    const { value, joined } = await fetching.run(contentKey(source, digest), () => fetch(source, digest));
     return value && joined ? { ...value, state: 'joined' } : value;
   }
 

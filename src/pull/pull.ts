@@ -69,6 +69,8 @@ export function createPull(parts: PullParts): Pull {
         return listReply(request, await lists.tags(source, route));
       case 'referrers':
         return listReply(request, await lists.referrers(source, route));
+      default:
+        return route satisfies never;
     }
   }
 }

@@ -6,6 +6,7 @@ import { isImageConfigType } from '../oci/media-types.ts';
 import { companionTag, parseCompanionTag } from '../oci/reference.ts';
 import type { Tag } from '../oci/reference.ts';
 import type { PlatformSet } from '../oci/platform.ts';
+import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import type { Blobs } from './blobs.ts';
 import { chooseView } from './choose-view.ts';
@@ -80,7 +81,7 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
     const narrowed = narrowIndex(index, keep);
     const recipe = { index: original.digest, keep: keep.map(({ digest }) => digest) };
     // The client comes back for this digest, to any replica: without the record it would be lost between two requests.
-    const isRecorded = await records.narrowed.set(`${source.key}@${narrowed.digest}`, recipe);
+    const isRecorded = await records.narrowed.set(contentKey(source, narrowed.digest), recipe);
     if (!isRecorded) return { view: 'verbatim', manifest: original };
     return { view: 'index', manifest: { ...narrowed, state: original.state }, index: original };
   }
@@ -89,7 +90,7 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
   async function companionOf(source: Source, tag: Tag): Promise<Tag | undefined> {
     const companion = parseCompanionTag(tag);
     if (!companion) return undefined;
-    const recipe = await records.narrowed.get(`${source.key}@${companion.subject}`);
+    const recipe = await records.narrowed.get(contentKey(source, companion.subject));
     return recipe ? companionTag(recipe.index, companion.suffix) : tag;
   }
 
@@ -116,6 +117,8 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
           return asIndex(source, original, document as Index, choice.keep);
         case 'missing':
           throw new NarrowsError('manifestUnknown', choice.message);
+        default:
+          return choice satisfies never;
       }
     },
   };

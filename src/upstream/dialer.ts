@@ -22,7 +22,7 @@ export function createDialer({ ca, connectTimeoutMs, isTrusted }: DialerOptions)
   const common = { timeout: connectTimeoutMs, allowH2: false, ...(ca && { ca: [...getCACertificates(), ca] }) };
   const free = buildConnector(common);
   // undici hands on what it does not know to net.connect, which takes a look-up of its own.
-  const guarded = buildConnector({ ...common, lookup: publicLookup } as buildConnector.BuildOptions);
+  const guarded = buildConnector({ ...common, lookup: publicLookup });
   return (options, callback) => {
     const host = options.hostname.replace(/^\[|\]$/g, '');
     const port = Number(options.port || (options.protocol === 'https:' ? 443 : 80));

@@ -100,7 +100,7 @@ export function createRegistry(options: RegistryOptions): Registry {
     },
 
     async list(repository, path, query) {
-      const suffix = query.size > 0 ? `?${query}` : '';
+      const suffix = query.size > 0 ? `?${query.toString()}` : '';
       const answer = await ask('GET', repository, path + suffix, { accept: 'application/json, */*' });
       if (!answer) return undefined;
       const bytes = await readBody(answer, options.maxManifestBytes, `${name} for ${repository} ${path}`, name);
