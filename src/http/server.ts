@@ -143,7 +143,6 @@ async function answer(
 /** @throws NarrowsError for what is no request of the distribution API's read side */
 export function parseRequest(request: IncomingMessage, endpoint: Endpoint): PullRequest {
   const { method, headers, socket } = request;
-  const route = parseRoute(request.url ?? '/');
   if (method !== 'GET' && method !== 'HEAD') {
     throw new NarrowsError(
       'methodNotAllowed',
@@ -153,6 +152,7 @@ export function parseRequest(request: IncomingMessage, endpoint: Endpoint): Pull
       },
     );
   }
+  const route = parseRoute(request.url ?? '/');
   const header = headers['narrows-platform'];
   return {
     route,

@@ -112,11 +112,10 @@ function missing(index: Index, set: readonly Platform[], onMissing: 'error' | 'v
   if (onMissing === 'verbatim') return verbatim;
   const offered = offeredPlatforms(index);
   const wanted = set.map(formatPlatform).join(', ');
-  const hasOs = set.some((platform) => offered.some(({ os }) => os === platform.os));
-  const oses = [...new Set(set.map(({ os }) => os))].join(', ');
-  const what = hasOs
-    ? `has no image for the architecture ${wanted}, though for its operating system`
-    : `does not support the operating system ${oses} (asked for ${wanted})`;
+  const shared = set.map(({ os }) => os).find((os) => offered.some((platform) => platform.os === os));
+  const what = shared
+    ? `supports the operating system ${shared}, but not the architecture of ${wanted}`
+    : `does not support the operating system of ${wanted}`;
   const all = [...new Set(offered.map(formatPlatform))].join(', ');
   return { view: 'missing', message: `This image ${what}; there is: ${all}.` };
 }
