@@ -56,7 +56,8 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
     placeOf(address, mirror.ports[index]!, tls !== undefined),
   );
   if (io.isTerminal) io.out(greeting(places, config));
-  log.info({ listen: places, store: config.cache.disk.path }, 'serving');
+  const admin = config.admin.address === null ? undefined : placeOf(config.admin.address, mirror.adminPort!, false);
+  log.info({ listen: places, admin, store: config.cache.disk.path }, 'serving');
   const stopped = Promise.withResolvers<void>();
   let isStopping = false;
   io.onStop(() => {
