@@ -18,11 +18,13 @@ export function jsonSchema(defaultsYaml: string): Schema {
 
 function annotate(schema: Schema, defaults: YAMLMap): void {
   delete schema.required;
-  for (const { key, value } of defaults.items) {
+  for (const [index, { key, value }] of defaults.items.entries()) {
     if (!isScalar(key)) continue;
     const property = schema.properties?.[String(key.value)];
     if (!property) continue;
-    const comment = key.commentBefore?.replaceAll(/^ /gm, '').trim();
+    // The parser gives the comment before a map's first key to the map.
+    const written = key.commentBefore ?? (index === 0 ? defaults.commentBefore : undefined);
+    const comment = written?.replaceAll(/^ /gm, '').trim();
     if (comment) property['description'] = comment;
     if (isMap(value)) annotate(property, value);
     else if (isScalar(value)) property['default'] = value.value;

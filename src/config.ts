@@ -41,14 +41,14 @@ function measure(units: Record<string, number>, expected: string) {
 
 const count = z.int({ error: 'expected a whole number of at least 1' }).min(1, { error: 'expected at least 1' });
 const text = z.string({ error: 'expected text' }).min(1, { error: 'expected text' });
-const url = z
+const anyUrl = z
   .string({ error: 'expected a URL such as https://registry.example' })
   .refine((value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol), {
     error: 'expected a URL such as https://registry.example',
-  })
-  .refine((value) => !URL.canParse(value) || !new URL(value).username, {
-    error: 'a login does not belong into the URL; use credentials',
   });
+const url = anyUrl.refine((value) => !URL.canParse(value) || !new URL(value).username, {
+  error: 'a login does not belong into the URL; use credentials',
+});
 
 const address = z
   .string({ error: 'expected an address such as 127.0.0.1:5000' })
@@ -83,7 +83,7 @@ const upstream = z.strictObject({
     })
     .optional(),
   ca: text.optional(),
-  proxy: url.optional(),
+  proxy: anyUrl.optional(),
   trustedHosts: z.array(text, { error: 'expected a list of hosts' }).optional(),
 });
 
@@ -128,7 +128,7 @@ export const configSchema = z.strictObject({
     streamBuffers: size,
     manifestSize: size,
     downloads: count,
-    downloadWindow: size,
+    downloadWindows: size,
     downloadResumes: count,
     downloadResumeDelay: duration,
     unreadDownload: size,

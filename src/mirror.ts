@@ -41,7 +41,11 @@ export async function startMirror(config: Config, log: Log, now: () => number = 
   );
 
   await mkdir(config.cache.disk.path, { recursive: true });
-  const disk = await createDiskTier({ path: config.cache.disk.path, maxVerified: limits.verifiedDigests });
+  const disk = await createDiskTier({
+    path: config.cache.disk.path,
+    maxVerified: limits.verifiedDigests,
+    maxBufferBytes: limits.streamBuffers,
+  });
   const { maxSize, maxBlobSize } = config.cache.memory;
   const store = createStore({
     memory: createMemoryTier({ maxBytes: maxSize, maxBlobBytes: maxBlobSize }),
@@ -80,7 +84,6 @@ export async function startMirror(config: Config, log: Log, now: () => number = 
       headersTimeoutMs: limits.headersTimeout,
       requestTimeoutMs: limits.requestTimeout,
       keepAliveMs: limits.keepAlive,
-      maxBufferBytes: limits.streamBuffers,
       stallMs: limits.sendStall,
     },
     pull,
@@ -130,8 +133,8 @@ function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>): Pull
     primaryOf: (key) => primaries.get(key) ?? parsePlatform(platforms.primary)!,
     maxManifestBytes: limits.manifestSize,
     maxFlights: limits.downloads,
+    maxWindowBytes: limits.downloadWindows,
     flight: {
-      windowBytes: limits.downloadWindow,
       maxResumes: limits.downloadResumes,
       resumeDelayMs: limits.downloadResumeDelay,
       maxUnreadBytes: limits.unreadDownload,

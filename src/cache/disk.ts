@@ -8,6 +8,7 @@ import { algorithmOf, finish, hexOf, startHash } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { pieces, verify } from './bytes.ts';
 import { claimFolder } from './claim.ts';
+import { createFileReaders } from './file-readers.ts';
 import type { Blob, GrowingTier, Partial, PartialReader } from './tier.ts';
 
 export interface DiskOptions {
@@ -15,6 +16,8 @@ export interface DiskOptions {
   readonly path: string;
   /** How many digests are remembered as verified by this process. */
   readonly maxVerified: number;
+  /** For the read buffers of all readers together. */
+  readonly maxBufferBytes: number;
 }
 
 export interface DiskTier extends GrowingTier {
@@ -26,11 +29,12 @@ export interface DiskTier extends GrowingTier {
  * order (fsync, rename, fsync of the folder), so a kill leaves the whole blob or nothing. What another process or an
  * earlier life wrote is hashed again before its last byte leaves.
  */
-export async function createDiskTier({ path, maxVerified }: DiskOptions): Promise<DiskTier> {
+export async function createDiskTier({ path, maxVerified, maxBufferBytes }: DiskOptions): Promise<DiskTier> {
   for (const algorithm of ['sha256', 'sha512']) await mkdir(join(path, 'blobs', algorithm), { recursive: true });
   const claim = await claimFolder(join(path, 'tmp'));
   const verified = new LRUCache<Digest, string>({ max: maxVerified });
   const verifying = new Map<string, Promise<void>>();
+  const readers = createFileReaders(maxBufferBytes);
 
   const folderOf = (digest: Digest) => join(path, 'blobs', algorithmOf(digest));
   const fileOf = (digest: Digest) => join(folderOf(digest), hexOf(digest));
@@ -49,7 +53,7 @@ export async function createDiskTier({ path, maxVerified }: DiskOptions): Promis
         return undefined;
       }
       const known = verified.get(digest) === identity.text;
-      return fileBlob(file, identity.size, known ? undefined : verifyOnce(digest, identity));
+      return fileBlob(file, readers.open(file), identity.size, known ? undefined : verifyOnce(digest, identity));
     },
 
     async put(digest, blob) {
@@ -77,11 +81,16 @@ export async function createDiskTier({ path, maxVerified }: DiskOptions): Promis
     async begin() {
       const temporary = join(claim.folder, randomUUID());
       const file = await open(temporary, 'wx+', 0o644);
-      return partialFile(file, temporary, async (digest) => {
-        verified.set(digest, (await identityOf(file)).text);
-        await rename(temporary, fileOf(digest));
-        await syncFolder(folderOf(digest));
-      });
+      return partialFile(
+        file,
+        temporary,
+        () => readers.open(file),
+        async (digest) => {
+          verified.set(digest, (await identityOf(file)).text);
+          await rename(temporary, fileOf(digest));
+          await syncFolder(folderOf(digest));
+        },
+      );
     },
 
     close: () => claim.release(),
@@ -99,7 +108,7 @@ export async function createDiskTier({ path, maxVerified }: DiskOptions): Promis
   async function verifyFile(digest: Digest, identity: Identity): Promise<void> {
     const file = await openIfThere(fileOf(digest));
     if (!file) throw new Error(`${digest} went away while it was being verified`);
-    const blob = fileBlob(file, identity.size, undefined);
+    const blob = fileBlob(file, readers.open(file), identity.size, undefined);
     try {
       await verify(blob, digest);
       verified.set(digest, identity.text);
@@ -135,30 +144,26 @@ async function openIfThere(path: string): Promise<FileHandle | undefined> {
   }
 }
 
-function fileBlob(file: FileHandle, size: number, verified: Promise<void> | undefined): Blob {
-  const reader = fileReader(file);
+function fileBlob(file: FileHandle, reader: PartialReader, size: number, verified: Promise<void> | undefined): Blob {
   let closed: Promise<void> | undefined;
-  return { size, state: 'hit-disk', verified, read: reader.read, close: () => (closed ??= file.close()) };
-}
-
-/** Two buffers by turns: while one is being sent, the other fills. */
-function fileReader(file: FileHandle): PartialReader {
-  const buffers: Buffer[] = [];
-  let turn = 0;
   return {
-    async read(position, maxBytes) {
-      turn = 1 - turn;
-      const held = buffers[turn];
-      const buffer = held && held.length >= maxBytes ? held : Buffer.allocUnsafeSlow(maxBytes);
-      buffers[turn] = buffer;
-      const { bytesRead } = await file.read(buffer, 0, maxBytes, position);
-      if (bytesRead === 0) throw new Error(`the file ends at ${position}, before its blob does`);
-      return buffer.subarray(0, bytesRead);
+    size,
+    state: 'hit-disk',
+    verified,
+    read: (position, maxBytes) => reader.read(position, maxBytes),
+    close() {
+      reader.close();
+      return (closed ??= file.close());
     },
   };
 }
 
-function partialFile(file: FileHandle, temporary: string, publish: (digest: Digest) => Promise<void>): Partial {
+function partialFile(
+  file: FileHandle,
+  temporary: string,
+  reader: () => PartialReader,
+  publish: (digest: Digest) => Promise<void>,
+): Partial {
   let end = 0;
   let committed = false;
   return {
@@ -168,7 +173,7 @@ function partialFile(file: FileHandle, temporary: string, publish: (digest: Dige
       if (bytesWritten !== length) throw new Error(`wrote ${bytesWritten} of ${length} bytes`);
       end += length;
     },
-    reader: () => fileReader(file),
+    reader,
     async commit(digest) {
       await file.sync();
       await publish(digest);

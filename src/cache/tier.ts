@@ -45,6 +45,8 @@ export interface Partial {
 
 export interface PartialReader {
   read(position: number, maxBytes: number): Promise<Buffer>;
+  /** Gives its buffers back. */
+  close(): void;
 }
 
 /** A tier that a download can grow in before it has its name. */

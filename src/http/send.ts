@@ -6,8 +6,6 @@ import { parseRange } from './range.ts';
 import type { ByteRange } from './range.ts';
 
 export interface StreamLimits {
-  /** For the buffers of all streams together: the more there are, the smaller each one's. */
-  readonly maxBufferBytes: number;
   /** How long a client may take nothing before it is cut off. */
   readonly stallMs: number;
 }
@@ -16,17 +14,7 @@ export interface Sender {
   send(reply: Reply, request: IncomingMessage, response: ServerResponse): Promise<void>;
 }
 
-const minChunkBytes = 16 * 1024;
-const maxChunkBytes = 1024 * 1024;
-
-export function createSender({ maxBufferBytes, stallMs }: StreamLimits): Sender {
-  let streams = 0;
-
-  function chunkBytes(): number {
-    const share = Math.floor(maxBufferBytes / (2 * streams) / minChunkBytes) * minChunkBytes;
-    return Math.max(minChunkBytes, Math.min(maxChunkBytes, share));
-  }
-
+export function createSender({ stallMs }: StreamLimits): Sender {
   async function sendBlob(blob: Blob, reply: Reply, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const range = rangeOf(request, reply, blob.size);
     if (range === 'unsatisfiable') {
@@ -37,12 +25,7 @@ export function createSender({ maxBufferBytes, stallMs }: StreamLimits): Sender 
     writeHead(response, reply, blob.size, range);
     // Clients give up on a silent server long before a large blob is here (containerd: 30 s).
     if (blob.verified) response.flushHeaders();
-    streams++;
-    try {
-      await pump(blob, range ?? { start: 0, end: blob.size - 1 }, response);
-    } finally {
-      streams--;
-    }
+    await pump(blob, range ?? { start: 0, end: blob.size - 1 }, response);
   }
 
   /** The one loop that bytes leave by: while a chunk is being sent, the next is read. */
@@ -57,7 +40,7 @@ export function createSender({ maxBufferBytes, stallMs }: StreamLimits): Sender 
         isVerified = true;
         continue;
       }
-      const chunk = await blob.read(position, Math.min(chunkBytes(), until - position));
+      const chunk = await blob.read(position, until - position);
       await sink.write(chunk);
       position += chunk.length;
     }

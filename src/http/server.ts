@@ -81,6 +81,9 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
   };
 }
 
+/** A cluster that starts a job knocks all at once; who finds the queue full knocks again after whole seconds. */
+const backlog = 4096;
+
 async function listen(
   endpoint: Endpoint,
   options: EdgeOptions,
@@ -110,7 +113,8 @@ async function listen(
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(endpoint.port, endpoint.host, () => {
+    const { host, port } = endpoint;
+    server.listen({ host, port, backlog }, () => {
       server.off('error', reject);
       resolve();
     });

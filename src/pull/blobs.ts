@@ -22,6 +22,9 @@ export interface Blobs {
   readSmall(source: Source, digest: Digest, maxBytes: number): Promise<Buffer | undefined>;
 }
 
+/** Enough for a pull upstream not to stumble over each write, however many downloads share the memory. */
+const minWindowBytes = 512 * 1024;
+
 interface Running {
   readonly flight: Flight;
   readonly sourceKey: string;
@@ -95,6 +98,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     const flight = new Flight({
       digest,
       limits: rules.flight,
+      windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / flights.size),
       expectedSize: async () => (await records.contents.get(contentKey(source, digest)))?.size,
       fetch: (from) => source.upstream.blob(source.repository, digest, from),
       begin: () => store.begin(),

@@ -8,8 +8,6 @@ import type { BlobAnswer } from '../upstream/upstream.ts';
 import { createWindow } from './window.ts';
 
 export interface FlightLimits {
-  /** How much of the newest content is kept in memory for the readers that keep up. */
-  readonly windowBytes: number;
   /** How often in a row a cut download is taken up again without a byte of progress. */
   readonly maxResumes: number;
   readonly resumeDelayMs: number;
@@ -20,6 +18,8 @@ export interface FlightLimits {
 export interface FlightOptions {
   readonly digest: Digest;
   readonly limits: FlightLimits;
+  /** How much of the newest content may be kept in memory now, for the readers that keep up to share. */
+  windowBytes(): number;
   /** Bytes, from the manifest that lists the blob; asked where the upstream does not tell. */
   expectedSize(): Promise<number | undefined>;
   /** Undefined where the upstream has no such blob. */
@@ -85,6 +85,7 @@ export class Flight {
     this.#readers.add(reader);
     const close = async (): Promise<void> => {
       if (!this.#readers.delete(reader)) return;
+      reader.file?.close();
       this.#wake();
       if (this.#readers.size === 0) await this.#onUnread();
     };
@@ -112,7 +113,7 @@ export class Flight {
       if (recent) return recent;
       if (position < this.#flushed && this.#partial) {
         reader.file ??= this.#partial.reader();
-        return reader.file.read(position, Math.min(maxBytes, this.#flushed - position));
+        return await reader.file.read(position, Math.min(maxBytes, this.#flushed - position));
       }
       if (position < this.#window.start) throw new Error(`content before ${this.#window.start} is no longer held`);
       await this.#changed.promise;
@@ -216,7 +217,7 @@ export class Flight {
 
   /** Brings the window down to its limit; false while what is in it is needed and nowhere else. */
   #trim(): boolean {
-    const { windowBytes } = this.#options.limits;
+    const windowBytes = this.#options.windowBytes();
     this.#window.trim(windowBytes, this.#isKept ? this.#flushed : Math.max(this.#flushed, this.#slowest()));
     return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
   }

@@ -28,6 +28,8 @@ export interface PullRules {
   primaryOf(repositoryKey: string): Platform;
   readonly maxManifestBytes: number;
   readonly maxFlights: number;
+  /** For the windows of all flights together: one alone has it all, so that a herd reads from memory. */
+  readonly maxWindowBytes: number;
   readonly flight: FlightLimits;
 }
 

@@ -226,7 +226,8 @@ void t.test(
   async (t) => {
     const flight = new Flight({
       digest: blob.digest,
-      limits: { windowBytes: 100_000, maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
+      windowBytes: () => 100_000,
+      limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
       expectedSize: () => Promise.resolve(undefined),
       begin: () => Promise.resolve(undefined),
       onTrouble: () => undefined,

@@ -1,0 +1,65 @@
+/** Many clients of one blob in a process of their own; each hashes what it gets. */
+import { createHash } from 'node:crypto';
+import { Agent, request } from 'node:http';
+
+export interface HerdOrder {
+  readonly url: string;
+  readonly digest: string;
+  readonly clients: number;
+}
+
+export interface HerdResult {
+  /** Clients that got every byte right. */
+  readonly right: number;
+  readonly seconds: number;
+  readonly lastHeadMs: number;
+  readonly lastFirstByteMs: number;
+  readonly bytes: number;
+}
+
+interface One {
+  isRight: boolean;
+  headMs: number;
+  firstByteMs: number;
+  bytes: number;
+}
+
+function pull(url: string, digest: string, agent: Agent): Promise<One> {
+  const started = performance.now();
+  return new Promise((resolve) => {
+    const one: One = { isRight: false, headMs: Infinity, firstByteMs: Infinity, bytes: 0 };
+    const hash = createHash('sha256');
+    const sent = request(url, { agent }, (response) => {
+      one.headMs = performance.now() - started;
+      response.on('data', (chunk: Buffer) => {
+        if (one.bytes === 0) one.firstByteMs = performance.now() - started;
+        one.bytes += chunk.length;
+        hash.update(chunk);
+      });
+      response.on('error', () => undefined);
+      response.on('close', () => {
+        one.isRight = response.statusCode === 200 && `sha256:${hash.digest('hex')}` === digest;
+        resolve(one);
+      });
+    });
+    sent.on('error', () => resolve(one));
+    sent.end();
+  });
+}
+
+process.on('message', (order: HerdOrder) => {
+  void herd(order).then((result) => process.send!(result));
+});
+
+async function herd({ url, digest, clients }: HerdOrder): Promise<HerdResult> {
+  const agent = new Agent({ keepAlive: false, maxSockets: Infinity });
+  const started = performance.now();
+  const all = await Promise.all(Array.from({ length: clients }, () => pull(url, digest, agent)));
+  return {
+    right: all.filter(({ isRight }) => isRight).length,
+    seconds: (performance.now() - started) / 1000,
+    lastHeadMs: Math.max(...all.map(({ headMs }) => headMs)),
+    lastFirstByteMs: Math.max(...all.map(({ firstByteMs }) => firstByteMs)),
+    bytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
+  };
+}

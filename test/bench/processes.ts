@@ -1,0 +1,109 @@
+import { fork, spawn, spawnSync } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** A server under measurement. */
+export interface Server {
+  readonly name: string;
+  readonly url: string;
+  readonly pid: number;
+  stop(): Promise<void>;
+}
+
+/** A helper script of this folder that talks by messages. */
+export interface Worker<Order, Result> {
+  ask(order: Order): Promise<Result>;
+  stop(): void;
+}
+
+export function startWorker<Order, Result>(file: string): Worker<Order, Result> {
+  const child = fork(fileURLToPath(new URL(file, import.meta.url)));
+  return {
+    ask: (order) =>
+      new Promise((resolve, reject) => {
+        child.once('message', (message) => resolve(message as Result));
+        child.once('exit', () => reject(new Error(`${file} ended`)));
+        child.send(order as object);
+      }),
+    stop: () => void child.kill(),
+  };
+}
+
+export function hasDockerRegistry(): boolean {
+  return spawnSync('sh', ['-c', 'command -v docker-registry']).status === 0;
+}
+
+export async function startNarrows(upstreamUrl: string): Promise<Server> {
+  const store = await mkdtemp(join(tmpdir(), 'narrows-bench-'));
+  const port = await freePort();
+  const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+  const args = ['serve', '--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--store', store];
+  const child = spawn(process.execPath, [main, ...args, '--upstream', `docker.io=${upstreamUrl}`], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, NARROWS_LOG_LEVEL: 'warn' },
+  });
+  return serverOf('narrows', child, port, store);
+}
+
+/** Debian's docker-registry (distribution 2.8) as a pull-through proxy: the mirror that most people have. */
+export async function startDockerRegistry(upstreamUrl: string): Promise<Server> {
+  const store = await mkdtemp(join(tmpdir(), 'registry-bench-'));
+  const port = await freePort();
+  const file = join(store, 'config.yml');
+  await writeFile(
+    file,
+    `version: 0.1\nlog: { level: error, accesslog: { disabled: true } }\nstorage: { filesystem: { rootdirectory: ${store}/data } }\nhttp: { addr: 127.0.0.1:${port} }\nproxy: { remoteurl: ${upstreamUrl} }\n`,
+  );
+  const child = spawn('docker-registry', ['serve', file], { stdio: 'ignore' });
+  return serverOf('docker-registry', child, port, store);
+}
+
+async function serverOf(name: string, child: ChildProcess, port: number, store: string): Promise<Server> {
+  await answers(port);
+  return {
+    name,
+    url: `http://127.0.0.1:${port}`,
+    pid: child.pid!,
+    async stop() {
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGKILL');
+      await ended;
+      await rm(store, { recursive: true, force: true });
+    },
+  };
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve));
+  const { port } = probe.address() as AddressInfo;
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
+}
+
+async function answers(port: number): Promise<void> {
+  for (const until = performance.now() + 15_000; performance.now() < until;) {
+    const isOpen = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, '127.0.0.1', () => resolve(true));
+      socket.once('connect', () => socket.destroy());
+      socket.once('error', () => setTimeout(() => resolve(false), 50));
+    });
+    if (isOpen) return;
+  }
+  throw new Error(`nothing listens at port ${port}`);
+}
+
+/** Of a process, as the kernel counts: resident memory now and at its peak, and the processor time it used. */
+export function usageOf(pid: number): { rssMiB: number; peakMiB: number; cpuSeconds: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const kib = (name: string) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0);
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  const ticks = Number(stat[11]) + Number(stat[12]);
+  return { rssMiB: kib('VmRSS') / 1024, peakMiB: kib('VmHWM') / 1024, cpuSeconds: ticks / 100 };
+}

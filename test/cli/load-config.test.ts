@@ -1,0 +1,77 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { loadConfig } from '../../src/cli/load-config.ts';
+import { temporaryFolder } from '../fixtures/mirror.ts';
+
+const io = (env: Record<string, string> = {}) => ({
+  env,
+  isTerminal: false,
+  out: () => undefined,
+  err: () => undefined,
+  onStop: () => undefined,
+});
+
+void t.test('the sources in their order: defaults, file, environment, command line', async (t) => {
+  const folder = await temporaryFolder(t);
+  const file = join(folder, 'narrows.yaml');
+  await writeFile(file, 'tags: { fresh: 5s, missing: 6s, stale: 7s }\ncache: { disk: { path: /from/file } }\n');
+  const env = {
+    NARROWS_TAGS_MISSING: '8s',
+    NARROWS_CACHE_DISK_PATH: '/from/env',
+    NARROWS_LIMITS_KEEP_ALIVE: '3m',
+    NARROWS_LIMITS_DOWNLOADS: '7',
+  };
+  const { config } = await loadConfig(file, { store: '/from/flag' }, io(env));
+  t.match(config, {
+    tags: { fresh: 5000, missing: 8000, stale: 7000 },
+    cache: { disk: { path: '/from/flag' } },
+    limits: { keepAlive: 180_000, downloads: 7 },
+  });
+  t.match((await loadConfig(undefined, {}, io({ NARROWS_CONFIG: file }))).config.tags.fresh, 5000);
+});
+
+void t.test('secrets come from the environment or from files', async (t) => {
+  const secret = join(await temporaryFolder(t), 'password');
+  await writeFile(secret, 'from a file\n');
+  const env = {
+    NARROWS_UPSTREAM_DOCKER_IO_USERNAME: 'me',
+    NARROWS_UPSTREAM_DOCKER_IO_PASSWORD_FILE: secret,
+    NARROWS_UPSTREAM_LAB_USERNAME: 'you',
+    NARROWS_UPSTREAM_LAB_PASSWORD: '12345',
+  };
+  const { config } = await loadConfig(undefined, { upstreams: ['lab=http://127.0.0.1:1'] }, io(env));
+  t.same(config.upstreams['docker.io']!.credentials, { username: 'me', password: 'from a file' });
+  t.same(config.upstreams['lab']!.credentials, { username: 'you', password: '12345' }, 'digits stay text');
+});
+
+void t.test('what Kubernetes puts into the environment of a pod is not taken for configuration', async (t) => {
+  const env = {
+    NARROWS_SERVICE_HOST: '10.0.0.1',
+    NARROWS_SERVICE_PORT_HTTP: '5000',
+    NARROWS_PORT: 'tcp://10.0.0.1:5000',
+    NARROWS_PORT_5000_TCP: 'x',
+  };
+  await t.resolves(loadConfig(undefined, {}, io(env)));
+});
+
+void t.test('--upstream adds to those of the configuration, or gives one another address', async (t) => {
+  const { config } = await loadConfig(
+    undefined,
+    { upstreams: ['docker.io=http://127.0.0.1:1', 'lab=http://127.0.0.1:2'] },
+    io(),
+  );
+  t.match(config.upstreams, {
+    'docker.io': { url: 'http://127.0.0.1:1', trustedHosts: ['auth.docker.io'] },
+    lab: { url: 'http://127.0.0.1:2' },
+    'ghcr.io': {},
+  });
+  await t.rejects(loadConfig(undefined, { upstreams: ['lab'] }, io()), /expected NAME=URL/);
+});
+
+void t.test('keys that are traps of the language are keys that do not exist', async (t) => {
+  const file = join(await temporaryFolder(t), 'narrows.yaml');
+  await writeFile(file, '__proto__: { polluted: 1 }\nconstructor: { x: 1 }\n');
+  await t.rejects(loadConfig(file, {}, io()), /there is no such key/);
+  t.notOk('polluted' in {});
+});

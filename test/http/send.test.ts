@@ -1,0 +1,110 @@
+import { createServer } from 'node:http';
+import { connect } from 'node:net';
+import t from 'tap';
+import type { Blob } from '../../src/cache/tier.ts';
+import { bytesBlob } from '../../src/cache/bytes.ts';
+import { sendError } from '../../src/http/errors.ts';
+import { createSender } from '../../src/http/send.ts';
+import { download, until } from '../fixtures/downloads.ts';
+import { noise } from '../fixtures/images.ts';
+import type { Teardown } from '../fixtures/mirror.ts';
+import { listen } from '../fixtures/registry.ts';
+
+const bytes = noise('sent', 300_000);
+
+async function serve(t: Teardown, blob: Blob, stallMs = 60_000): Promise<number> {
+  const sender = createSender({ stallMs });
+  const server = createServer((request, response) => {
+    const reply = { status: 200, headers: { etag: '"e"' }, body: { kind: 'blob' as const, blob } };
+    sender.send(reply, request, response).catch((error: unknown) => sendError(error, request, response));
+  });
+  const port = await listen(server);
+  t.teardown(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return port;
+}
+
+/** A blob that counts how often it is closed, and whose reading a test can steer. */
+function steered(over: Partial<Blob>): { blob: Blob; closes: () => number } {
+  let closes = 0;
+  const blob: Blob = { ...bytesBlob(bytes, 'miss'), ...over, close: () => Promise.resolve(void closes++) };
+  return { blob, closes: () => closes };
+}
+
+void t.test('ranges are slices of the whole', async (t) => {
+  const port = await serve(t, bytesBlob(bytes, 'hit-memory'));
+  const cases: [range: string, status: number, start: number, end: number][] = [
+    ['bytes=0-0', 206, 0, 1],
+    ['bytes=5-', 206, 5, bytes.length],
+    ['bytes=-7', 206, bytes.length - 7, bytes.length],
+    [`bytes=10-${bytes.length}`, 206, 10, bytes.length],
+    ['bytes=0-1,5-6', 200, 0, bytes.length],
+    ['lines=1-2', 200, 0, bytes.length],
+    ['bytes=9-3', 200, 0, bytes.length],
+  ];
+  for (const [range, status, start, end] of cases) {
+    const got = await download(`http://127.0.0.1:${port}/`, { headers: { range } });
+    t.equal(got.status, status, range);
+    t.ok(got.isComplete && got.body.equals(bytes.subarray(start, end)), range);
+  }
+  const conditional = { range: 'bytes=0-0', 'if-range': '"another"' };
+  t.equal((await download(`http://127.0.0.1:${port}/`, { headers: conditional })).status, 200);
+  const refused = await download(`http://127.0.0.1:${port}/`, { headers: { range: `bytes=${bytes.length}-` } });
+  t.match(refused, { status: 416, headers: { 'content-range': `bytes */${bytes.length}` } });
+});
+
+void t.test('the last byte waits for the verdict: right lets it go, wrong breaks the body off', async (t) => {
+  for (const isRight of [true, false]) {
+    const verdict = Promise.withResolvers<void>();
+    verdict.promise.catch(() => undefined);
+    const { blob } = steered({ verified: verdict.promise });
+    const port = await serve(t, blob);
+    for (const range of ['', 'bytes=0-0', 'bytes=3-10']) {
+      const running = download(`http://127.0.0.1:${port}/`, { headers: { range } });
+      if (isRight) verdict.resolve();
+      else verdict.reject(new Error('wrong'));
+      t.equal((await running).isComplete, isRight, range);
+    }
+  }
+});
+
+void t.test('a client that leaves while nothing comes lets go of the blob', async (t) => {
+  const { blob, closes } = steered({
+    verified: new Promise(() => undefined),
+    read: () => new Promise(() => undefined),
+  });
+  const port = await serve(t, blob);
+  const heads = Promise.withResolvers<void>();
+  const socket = connect(port, '127.0.0.1', () => socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n'));
+  socket.once('data', () => heads.resolve());
+  await heads.promise;
+  socket.destroy();
+  await until(() => closes() > 0, 'the close');
+  t.equal(closes(), 1);
+});
+
+void t.test('a client that takes nothing is cut off', async (t) => {
+  const large = Buffer.alloc(64 * 1024 * 1024);
+  const { blob, closes } = steered({
+    size: large.length,
+    read: (position, maxBytes) => Promise.resolve(large.subarray(position, position + Math.min(maxBytes, 65_536))),
+  });
+  const port = await serve(t, blob, 200);
+  const socket = connect(port, '127.0.0.1', () => socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n'));
+  socket.pause();
+  socket.on('error', () => undefined);
+  await until(() => closes() > 0, 'the cut');
+  t.ok(closes() >= 1);
+  socket.destroy();
+});
+
+void t.test('an empty blob is whole at once', async (t) => {
+  const port = await serve(t, { ...bytesBlob(Buffer.alloc(0), 'miss'), verified: Promise.resolve() });
+  t.match(await download(`http://127.0.0.1:${port}/`), {
+    status: 200,
+    isComplete: true,
+    headers: { 'content-length': '0' },
+  });
+});

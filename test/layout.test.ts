@@ -1,0 +1,195 @@
+import { readFileSync, readdirSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+
+/**
+ * Holds the source tree to its shape: who may import whom, one home for each library, files that fit in the head, a
+ * test for every source file. What this test says is what the map in the README promises.
+ */
+const root = fileURLToPath(new URL('..', import.meta.url));
+const sources = filesBelow('src').filter((path) => path.endsWith('.ts'));
+
+interface Import {
+  readonly from: string;
+  /** A path below the root, or the name of a module. */
+  readonly to: string;
+  readonly isType: boolean;
+}
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)));
+}
+
+function read(path: string): string {
+  return readFileSync(join(root, path), 'utf8');
+}
+
+function importsOf(path: string): Import[] {
+  return [...read(path).matchAll(/^(?:import|export)\s+(type\s)?[^;]*?from '([^']+)';/gms)].map(
+    ([, type, target = '']) => ({
+      from: path,
+      to: target.startsWith('.') ? join(dirname(path), target) : target,
+      isType: type !== undefined,
+    }),
+  );
+}
+
+const imports = sources.flatMap(importsOf);
+
+/** `src/pull/flight.ts` is in `pull`, `src/errors.ts` in `errors`. */
+function partOf(path: string): string {
+  return path.split('/')[1]!.replace(/\.ts$/, '');
+}
+
+void t.test('the tree: what ls shows is what the map says', (t) => {
+  t.same([...new Set(sources.map(partOf))].toSorted(), [
+    'admin',
+    'cache',
+    'cli',
+    'config',
+    'config-schema',
+    'errors',
+    'http',
+    'log',
+    'main',
+    'metrics',
+    'mirror',
+    'oci',
+    'pull',
+    'upstream',
+  ]);
+  t.end();
+});
+
+void t.test('imports point one way', (t) => {
+  // Of ours, beside its own folder: what a part may import, and what it may import the types of.
+  const allowed: Record<string, { values: string[]; types?: string[] }> = {
+    errors: { values: [] },
+    log: { values: [] },
+    oci: { values: ['errors'] },
+    config: { values: ['oci', 'errors'] },
+    'config-schema': { values: ['config'] },
+    cache: { values: ['oci', 'errors'] },
+    upstream: { values: ['oci', 'errors'] },
+    pull: { values: ['oci', 'errors'], types: ['cache', 'upstream'] },
+    http: { values: ['oci', 'errors'], types: ['pull', 'cache'] },
+    admin: { values: ['errors'] },
+    metrics: { values: [], types: ['http', 'pull'] },
+    mirror: { values: ['admin', 'cache', 'config', 'errors', 'http', 'log', 'metrics', 'oci', 'pull', 'upstream'] },
+    cli: { values: ['config', 'config-schema', 'errors', 'log', 'mirror', 'oci'] },
+    main: { values: ['cli'] },
+  };
+  // Pure helpers over the Blob port; everything else of the cache is wired in.
+  const exceptions = new Set(['src/cache/bytes.ts', 'src/cache/records.ts']);
+  for (const { from, to, isType } of imports.filter((one) => one.to.startsWith('src/'))) {
+    const [part, target] = [partOf(from), partOf(to)];
+    if (part === target) continue;
+    const { values, types = [] } = allowed[part]!;
+    const isFine =
+      values.includes(target) || (isType && types.includes(target)) || (part === 'pull' && exceptions.has(to));
+    t.ok(isFine, `${from} imports ${to}`);
+  }
+  t.end();
+});
+
+void t.test('there is no import cycle, not even of types', (t) => {
+  const targets = new Map(
+    sources.map((path) => [
+      path,
+      importsOf(path)
+        .map(({ to }) => to)
+        .filter((to) => sources.includes(to)),
+    ]),
+  );
+  const done = new Set<string>();
+  const visit = (path: string, above: string[]): void => {
+    if (above.includes(path)) t.fail([...above.slice(above.indexOf(path)), path].join(' -> '));
+    else if (!done.has(path)) for (const next of targets.get(path)!) visit(next, [...above, path]);
+    done.add(path);
+  };
+  for (const path of sources) visit(path, []);
+  t.pass(`${sources.length} files`);
+  t.end();
+});
+
+void t.test('one library, one home', (t) => {
+  const homes: Record<string, RegExp> = {
+    undici: /^src\/upstream\//,
+    keyv: /^src\/cache\/(records|sqlite)\.ts$/,
+    'lru-cache': /^src\/(cache\/(memory|disk)|upstream\/tokens)\.ts$/,
+    'node:sqlite': /^src\/cache\//,
+    pino: /^src\/log\.ts$/,
+    'prom-client': /^src\/metrics\.ts$/,
+    commander: /^src\/cli\//,
+    zod: /^src\/config(-schema)?\.ts$/,
+    yaml: /^src\/(cli\/|config-schema\.ts)/,
+    'node:http': /^src\/(http|admin)\//,
+    'node:fs': /^src\/(cache|cli)\//,
+    'node:fs/promises': /^src\/(cache\/|cli\/|mirror\.ts|upstream\/credentials\.ts)/,
+    'node:child_process': /^src\/upstream\/credentials\.ts$/,
+  };
+  for (const { from, to, isType } of imports) {
+    if (to.startsWith('src/') || isType) continue;
+    const home = homes[to];
+    if (home) t.match(from, home, `${from} imports ${to}`);
+    else t.match(to, /^node:/, `${from} imports ${to}: give the library a home here`);
+  }
+  t.end();
+});
+
+void t.test('only main touches the process', (t) => {
+  for (const path of sources) if (path !== 'src/main.ts') t.notMatch(read(path), /\bprocess\.(?=[a-zA-Z])/, path);
+  t.end();
+});
+
+void t.test('files fit in the head, and have no barrels, default exports or leftovers', (t) => {
+  for (const path of sources) {
+    const text = read(path);
+    t.ok(text.split('\n').length <= 300, `${path} has ${text.split('\n').length} lines`);
+    t.notMatch(text, /^export default|^export \*/m, path);
+    t.notMatch(text, /\b(?:TODO|FIXME|XXX|HACK)\b|@ts-(?:ignore|expect-error)|eslint-disable|oxlint-disable/, path);
+    t.notMatch(path, /(?:utils?|common|helpers?|lib|index)(?:\.ts|\/)/, path);
+  }
+  t.end();
+});
+
+void t.test('comments are between a twentieth and a fifth of the lines', (t) => {
+  const lines = sources.flatMap((path) => read(path).split('\n'));
+  const comments = lines.filter((line) => /^\s*(?:\/\/|\/\*|\*)/.test(line)).length;
+  t.ok(comments / lines.length > 0.05 && comments / lines.length < 0.2, `${comments} of ${lines.length}`);
+  t.end();
+});
+
+void t.test('every source file has its test', (t) => {
+  const tests = new Set(filesBelow('test'));
+  // Types alone, or told through a command that runs them.
+  const through: Record<string, string> = {
+    'src/main.ts': 'test/integration/serve.test.ts',
+    'src/mirror.ts': 'test/pull/pull.test.ts',
+    'src/cache/tier.ts': 'test/contracts/tier.ts',
+    'src/upstream/upstream.ts': 'test/upstream/registry.test.ts',
+    'src/pull/request.ts': 'test/http/route.test.ts',
+    'src/cli/io.ts': 'test/integration/serve.test.ts',
+    'src/cli/program.ts': 'test/integration/serve.test.ts',
+    'src/cli/serve.ts': 'test/integration/serve.test.ts',
+  };
+  for (const path of sources) {
+    const test = through[path] ?? path.replace(/^src/, 'test').replace(/\.ts$/, '.test.ts');
+    t.ok(tests.has(test), `${path} is tested by ${test}`);
+  }
+  t.end();
+});
+
+void t.test('the README names what exists', (t) => {
+  const readme = read('README.md');
+  for (const [, path = ''] of readme.matchAll(/`((?:src|test|config)\/[\w./-]+)`/g)) {
+    const exists = path.endsWith('/')
+      ? filesBelow('.').some((file) => file.startsWith(path))
+      : filesBelow(dirname(path)).includes(path);
+    t.ok(exists, path);
+  }
+  t.end();
+});
