@@ -39,6 +39,9 @@ function measure(units: Record<string, number>, expected: string) {
     });
 }
 
+/** A duration that is waited for: the runtime's timers end at once beyond this. */
+const wait = duration.refine((ms) => ms < 2 ** 31, { error: 'expected at most 24d' });
+
 const count = z.int({ error: 'expected a whole number of at least 1' }).min(1, { error: 'expected at least 1' });
 const text = z.string({ error: 'expected text' }).min(1, { error: 'expected text' });
 const anyUrl = z
@@ -46,7 +49,7 @@ const anyUrl = z
   .refine((value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol), {
     error: 'expected a URL such as https://registry.example',
   });
-const url = anyUrl.refine((value) => !URL.canParse(value) || !new URL(value).username, {
+const url = anyUrl.refine((value) => !URL.canParse(value) || !(new URL(value).username || new URL(value).password), {
   error: 'a login does not belong into the URL; use credentials',
 });
 
@@ -120,22 +123,22 @@ export const configSchema = z.strictObject({
   limits: z.strictObject({
     connections: count,
     headerSize: size,
-    headersTimeout: duration,
-    requestTimeout: duration,
-    keepAlive: duration,
-    sendStall: duration,
-    stopGrace: duration,
+    headersTimeout: wait,
+    requestTimeout: wait,
+    keepAlive: wait,
+    sendStall: wait,
+    stopGrace: wait,
     streamBuffers: size,
     manifestSize: size,
     downloads: count,
     downloadWindows: size,
     downloadResumes: count,
-    downloadResumeDelay: duration,
+    downloadResumeDelay: wait,
     unreadDownload: size,
     upstreamConnections: count,
-    upstreamConnect: duration,
-    upstreamHeaders: duration,
-    upstreamStall: duration,
+    upstreamConnect: wait,
+    upstreamHeaders: wait,
+    upstreamStall: wait,
     upstreamTokens: count,
     verifiedDigests: count,
   }),
@@ -149,7 +152,8 @@ export type Config = z.output<typeof configSchema>;
 export function parseConfig(value: unknown): Config {
   const parsed = configSchema.safeParse(value);
   const mistakes = [...(parsed.error?.issues ?? []).flatMap(toMistakes), ...crossCheck(value)];
-  if (!parsed.success || mistakes.length > 0) throw new ConfigError(mistakes);
+  const distinct = [...new Map(mistakes.map((mistake) => [`${mistake.path}: ${mistake.message}`, mistake])).values()];
+  if (!parsed.success || distinct.length > 0) throw new ConfigError(distinct);
   return parsed.data;
 }
 
@@ -163,10 +167,11 @@ function toMistakes(issue: z.core.$ZodIssue): Mistake[] {
 
 /** What no single field can know: names that must exist elsewhere. Works on what may be wrong in other places. */
 function crossCheck(value: unknown): Mistake[] {
-  const config = value as Partial<z.input<typeof configSchema>>;
+  const config = asMap(value) as Partial<z.input<typeof configSchema>>;
   const mistakes: Mistake[] = [];
-  const upstreams = Object.keys(config.upstreams ?? {});
-  const sets = config.platforms?.sets ?? {};
+  const upstreams = Object.keys(asMap(config.upstreams));
+  const platforms = asMap(config.platforms);
+  const sets = asMap(platforms['sets']);
 
   const checkUpstream = (path: string, name: unknown) => {
     if (typeof name === 'string' && !upstreams.includes(name))
@@ -174,7 +179,7 @@ function crossCheck(value: unknown): Mistake[] {
   };
   const checkSet = (path: string, reference: unknown) => {
     for (const entry of [reference].flat()) {
-      if (typeof entry !== 'string' || entry === 'any' || entry in sets || parsePlatform(entry)) continue;
+      if (typeof entry !== 'string' || entry === 'any' || Object.hasOwn(sets, entry) || parsePlatform(entry)) continue;
       mistakes.push({
         path,
         message: `${JSON.stringify(entry)} is no platform such as linux/arm64, no named set, and not any`,
@@ -196,8 +201,8 @@ function crossCheck(value: unknown): Mistake[] {
       });
     }
   }
-  for (const [host, set] of Object.entries(config.platforms?.hosts ?? {})) checkSet(`platforms.hosts.${host}`, set);
-  for (const [network, set] of Object.entries(config.platforms?.addresses ?? {})) {
+  for (const [host, set] of Object.entries(asMap(platforms['hosts']))) checkSet(`platforms.hosts.${host}`, set);
+  for (const [network, set] of Object.entries(asMap(platforms['addresses']))) {
     checkSet(`platforms.addresses.${network}`, set);
     if (!isNetwork(network)) {
       mistakes.push({ path: `platforms.addresses.${network}`, message: 'expected a network such as 10.1.0.0/16' });
@@ -206,9 +211,16 @@ function crossCheck(value: unknown): Mistake[] {
   return mistakes;
 }
 
+/** What is no map has been told as a mistake already. */
+function asMap(value: unknown): Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : {};
+}
+
 function isNetwork(cidr: string): boolean {
-  const [network = '', prefix = ''] = cidr.split('/');
-  return isIP(network) > 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIPv6(network) ? 128 : 32);
+  const [network = '', prefix = '', ...rest] = cidr.split('/');
+  return (
+    rest.length === 0 && isIP(network) > 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIPv6(network) ? 128 : 32)
+  );
 }
 
 /** `127.0.0.1:5000`, `[::1]:5000`, `localhost:5000`, or `:5000` for every address. */

@@ -34,10 +34,16 @@ function describe(error: unknown): string {
 
 const colours = { debug: 'gray', trace: 'gray', info: 'green', warn: 'yellow', error: 'red', fatal: 'red' } as const;
 
+/** Text from outside must not steer a terminal, or look like a line of its own. */
+function plain(value: unknown): string {
+  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  return text.replaceAll(/\p{Cc}/gu, (one) => JSON.stringify(one).slice(1, -1));
+}
+
 function humanLine(line: string): string {
   const { level, time, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
   const colour = colours[level as keyof typeof colours] ?? 'green';
   const clock = String(time).slice(11, 19);
-  const fields = Object.entries(rest).map(([key, value]) => styleText('gray', `${key}=`) + String(value));
-  return `${styleText('gray', clock)} ${styleText(colour, String(level).padEnd(5))} ${[String(msg), ...fields].join(' ')}\n`;
+  const fields = Object.entries(rest).map(([key, value]) => styleText('gray', `${key}=`) + plain(value));
+  return `${styleText('gray', clock)} ${styleText(colour, String(level).padEnd(5))} ${[plain(msg), ...fields].join(' ')}\n`;
 }

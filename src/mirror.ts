@@ -4,7 +4,9 @@ import { startAdmin } from './admin/server.ts';
 import { createDiskTier } from './cache/disk.ts';
 import { createMemoryTier } from './cache/memory.ts';
 import { createRecords } from './cache/records.ts';
+import type { Records } from './cache/records.ts';
 import { openSqliteRecords } from './cache/sqlite.ts';
+import type { Store } from './cache/tier.ts';
 import { createStore } from './cache/tiers.ts';
 import { parseAddress, resolveSet } from './config.ts';
 import type { Config } from './config.ts';
@@ -12,6 +14,7 @@ import { startEdge } from './http/server.ts';
 import type { Answered, Endpoint } from './http/server.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics.ts';
+import type { Metrics } from './metrics.ts';
 import { parsePlatform } from './oci/platform.ts';
 import type { PlatformSet } from './oci/platform.ts';
 import { addressRule } from './pull/choose-platform.ts';
@@ -34,39 +37,33 @@ export interface Mirror {
 
 /** Puts the parts together, as the configuration says. This is the map of what depends on what. */
 export async function startMirror(config: Config, log: Log, now: () => number = Date.now): Promise<Mirror> {
+  const closers: (() => unknown)[] = [];
+  const stop = async () => {
+    for (const close of closers.splice(0).toReversed()) await close();
+  };
+  try {
+    return { ...(await start(config, log, now, closers)), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** @param closers what ends each part, in the order of their starts */
+async function start(
+  config: Config,
+  log: Log,
+  now: () => number,
+  closers: (() => unknown)[],
+): Promise<Omit<Mirror, 'stop'>> {
   const { limits } = config;
   const metrics = createMetrics();
   const sets = new Map<string, PlatformSet>(
     Object.entries(config.platforms.sets).map(([name, set]) => [name, resolveSet(set, new Map())]),
   );
-
-  await mkdir(config.cache.disk.path, { recursive: true });
-  const disk = await createDiskTier({
-    path: config.cache.disk.path,
-    maxVerified: limits.verifiedDigests,
-    maxBufferBytes: limits.streamBuffers,
-  });
-  const { maxSize, maxBlobSize } = config.cache.memory;
-  const store = createStore({
-    memory: createMemoryTier({ maxBytes: maxSize, maxBlobBytes: maxBlobSize }),
-    disk,
-    maxMemoryBlobBytes: maxSize > 0 ? maxBlobSize : 0,
-    onTrouble(tier, error) {
-      metrics.tierTrouble(tier);
-      log.warn({ tier, err: error }, 'a storage tier failed; going on without it');
-    },
-  });
-  const database = openSqliteRecords(join(config.cache.disk.path, 'records.sqlite'));
-  const purging = setInterval(() => database.purge(now()), 60_000).unref();
-  const records = createRecords(database.adapter, (error) => {
-    metrics.tierTrouble('records');
-    log.warn({ err: error }, 'the records could not be used; going on without them');
-  });
-
-  const upstreams = new Map<string, Registry>();
-  for (const name of Object.keys(config.upstreams)) {
-    upstreams.set(name, await openRegistry(name, config, now, metrics.upstreamAnswered));
-  }
+  const store = await openStore(config, log, metrics, closers);
+  const records = openRecords(config, log, metrics, now, closers);
+  const upstreams = await openRegistries(config, metrics, now, closers);
   const pull = createPull({
     store,
     records,
@@ -76,6 +73,10 @@ export async function startMirror(config: Config, log: Log, now: () => number = 
     now,
   });
 
+  let isReady = false;
+  const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
+  const admin = address && (await startAdmin({ ...address, isReady: () => isReady, metrics: metrics.render }));
+  if (admin) closers.push(admin.stop);
   const edge = await startEdge({
     endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets))),
     limits: {
@@ -92,24 +93,65 @@ export async function startMirror(config: Config, log: Log, now: () => number = 
       logAnswer(log, answered);
     },
   });
-  let isReady = true;
-  const adminAddress = config.admin.address === null ? undefined : parseAddress(config.admin.address);
-  const admin =
-    adminAddress && (await startAdmin({ ...adminAddress, isReady: () => isReady, metrics: metrics.render }));
+  isReady = true;
+  closers.push(() => {
+    isReady = false;
+    return edge.stop(limits.stopGrace);
+  });
+  return { ports: edge.ports, adminPort: admin?.port };
+}
 
-  return {
-    ports: edge.ports,
-    adminPort: admin?.port,
-    async stop() {
-      isReady = false;
-      await edge.stop(limits.stopGrace);
-      await admin?.stop();
-      clearInterval(purging);
-      await Promise.all([...upstreams.values()].map((registry) => registry.close()));
-      await disk.close();
-      database.close();
+async function openStore(config: Config, log: Log, metrics: Metrics, closers: (() => unknown)[]): Promise<Store> {
+  const { limits } = config;
+  const { maxSize, maxBlobSize } = config.cache.memory;
+  await mkdir(config.cache.disk.path, { recursive: true });
+  const disk = await createDiskTier({
+    path: config.cache.disk.path,
+    maxVerified: limits.verifiedDigests,
+    maxBufferBytes: limits.streamBuffers,
+  });
+  closers.push(() => disk.close());
+  return createStore({
+    memory: createMemoryTier({ maxBytes: maxSize, maxBlobBytes: maxBlobSize }),
+    disk,
+    maxMemoryBlobBytes: maxSize > 0 ? maxBlobSize : 0,
+    onTrouble(tier, error) {
+      metrics.tierTrouble(tier);
+      log.warn({ tier, err: error }, 'a storage tier failed; going on without it');
     },
-  };
+  });
+}
+
+function openRecords(
+  config: Config,
+  log: Log,
+  metrics: Metrics,
+  now: () => number,
+  closers: (() => unknown)[],
+): Records {
+  const database = openSqliteRecords(join(config.cache.disk.path, 'records.sqlite'));
+  closers.push(() => database.close());
+  const purging = setInterval(() => database.purge(now()), 60_000).unref();
+  closers.push(() => clearInterval(purging));
+  return createRecords(database.adapter, (error) => {
+    metrics.tierTrouble('records');
+    log.warn({ err: error }, 'the records could not be used; going on without them');
+  });
+}
+
+async function openRegistries(
+  config: Config,
+  metrics: Metrics,
+  now: () => number,
+  closers: (() => unknown)[],
+): Promise<Map<string, Registry>> {
+  const upstreams = new Map<string, Registry>();
+  for (const name of Object.keys(config.upstreams)) {
+    const registry = await openRegistry(name, config, now, metrics.upstreamAnswered);
+    closers.push(() => registry.close());
+    upstreams.set(name, registry);
+  }
+  return upstreams;
 }
 
 function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>): PullRules {

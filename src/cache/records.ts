@@ -20,7 +20,8 @@ export interface ContentRecord {
 /** An index that was made here: enough to make it again from the original. */
 export interface NarrowedRecord {
   readonly index: Digest;
-  readonly keep: readonly Digest[];
+  /** The places of the kept children in it. One digest may stand there for several platforms. */
+  readonly kept: readonly number[];
 }
 
 /** Does the config of a child say the platform that the index says? */

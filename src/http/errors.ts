@@ -14,7 +14,7 @@ export function sendError(error: unknown, request: IncomingMessage, response: Se
   const told = toNarrowsError(error);
   const { status } = told;
   const body = Buffer.from(errorDocument(told));
-  const retryAfterS = told.retryAfterS ?? (status === 429 || status === 503 ? defaultRetryAfterS : undefined);
+  const retryAfterS = told.retryAfterS ?? ([429, 502, 503, 504].includes(status) ? defaultRetryAfterS : undefined);
   response.writeHead(status, {
     'content-type': 'application/json',
     'content-length': body.length,

@@ -37,7 +37,7 @@ function decodeColons(path: string): string {
 }
 
 function parsePrefix(path: string): { rest: string; pathSet?: string } {
-  const before = /^\/p\/([^/]+)\/v2(\/.*)?$/.exec(path);
+  const before = /^\/p\/([^/]+)\/v2(?!\/p\/)(\/.*)?$/.exec(path);
   if (before) return { rest: before[2] ?? '', pathSet: before[1]! };
   const behind = /^\/v2\/p\/([^/]+)(\/.*)?$/.exec(path);
   if (behind) return { rest: behind[2] ?? '', pathSet: behind[1]! };

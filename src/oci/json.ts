@@ -14,9 +14,17 @@ const maxDepth = 64;
  * @throws SyntaxError with the reason
  */
 export function parseJson(bytes: Uint8Array): Json {
-  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  const text = decode(bytes);
   checkShape(text);
   return JSON.parse(text, keepNumberText) as Json;
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new SyntaxError('it is not UTF-8', { cause });
+  }
 }
 
 /** The value as an object, or undefined where it is anything else. */

@@ -62,6 +62,13 @@ export function parseDocument(bytes: Uint8Array, contentType: string): Document 
   return { kind: 'opaque', mediaType };
 }
 
+const decisiveKeys = new Map(
+  ['schemaVersion', 'mediaType', 'artifactType', 'manifests', 'config', 'layers', 'subject'].map((key) => [
+    key.toLowerCase(),
+    key,
+  ]),
+);
+
 function parseSource(bytes: Uint8Array): JsonObject {
   let value: Json;
   try {
@@ -71,6 +78,9 @@ function parseSource(bytes: Uint8Array): JsonObject {
   }
   const source = asObject(value);
   if (!source) throw invalid('it is not a JSON object');
+  // Clients written in Go read keys in any case: to them, `Manifests` beside `manifests` is another list.
+  const disguised = Object.keys(source).find((key) => (decisiveKeys.get(key.toLowerCase()) ?? key) !== key);
+  if (disguised !== undefined) throw invalid(`it spells a key as ${JSON.stringify(disguised)}`);
   return source;
 }
 

@@ -42,9 +42,11 @@ export function baseType(contentType: string): string {
  */
 export function accepts(accept: string | undefined, mediaType: string): boolean {
   if (accept === undefined || accept.trim() === '') return true;
-  return accept.split(',').some((entry) => {
-    const [range = '', ...parameters] = entry.split(';').map((part) => part.trim().toLowerCase());
-    if (parameters.some((parameter) => /^q=0(?:\.0{0,3})?$/.test(parameter))) return false;
-    return range === '*/*' || range === mediaType || range === `${mediaType.split('/', 1)[0]}/*`;
-  });
+  const ranges = new Map(
+    accept.split(',').map((entry) => {
+      const [range = '', ...parameters] = entry.split(';').map((part) => part.trim().toLowerCase());
+      return [range, !parameters.some((parameter) => /^q=0(?:\.0{0,3})?$/.test(parameter))] as const;
+    }),
+  );
+  return ranges.get(mediaType) ?? ranges.get(`${mediaType.split('/', 1)[0]}/*`) ?? ranges.get('*/*') ?? false;
 }

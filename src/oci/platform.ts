@@ -61,20 +61,20 @@ export function formatPlatformSet(set: PlatformSet): string {
   return set === 'any' ? 'any' : set.map(formatPlatform).join(',');
 }
 
-const architectures: Record<string, [architecture: string, variant?: string]> = {
-  i386: ['386'],
-  x86_64: ['amd64'],
-  'x86-64': ['amd64'],
-  aarch64: ['arm64'],
-  armhf: ['arm', 'v7'],
-  armel: ['arm', 'v6'],
-};
+const architectures = new Map<string, [architecture: string, variant?: string]>([
+  ['i386', ['386', '']],
+  ['x86_64', ['amd64']],
+  ['x86-64', ['amd64']],
+  ['aarch64', ['arm64']],
+  ['armhf', ['arm', 'v7']],
+  ['armel', ['arm', 'v6']],
+]);
 
 /** One spelling for each platform, the rules of containerd/platforms `database.go`. */
 export function normalise(platform: Platform): Platform {
   const os = platform.os.toLowerCase() === 'macos' ? 'darwin' : platform.os.toLowerCase();
   const spelled = platform.architecture.toLowerCase();
-  const [architecture, implied] = architectures[spelled] ?? [spelled];
+  const [architecture, implied] = architectures.get(spelled) ?? [spelled];
   const variant = normaliseVariant(architecture, implied ?? platform.variant?.toLowerCase() ?? '');
   return {
     os,
@@ -120,8 +120,12 @@ function strip({ os, architecture, variant }: Platform): Platform {
   return { os, architecture, ...(variant && { variant }) };
 }
 
-/** The variants that run on a platform, best first; '' is the baseline of the architecture. */
+/** The variants that run on a platform, best first, its own before all; '' is the baseline of the architecture. */
 function variantChain({ architecture, variant = '' }: Platform): string[] {
+  return [...new Set([variant, ...olderVariants(architecture, variant)])];
+}
+
+function olderVariants(architecture: string, variant: string): string[] {
   const [, major = '', minor = '0'] = /^v([0-9]+)(?:\.([0-9]+))?$/.exec(variant) ?? [];
   if (architecture === 'amd64' && major) return [...downFrom(Number(major), 2, 'v'), ''];
   if (architecture === 'arm' && major) return downFrom(Number(major), 5, 'v');
@@ -131,7 +135,7 @@ function variantChain({ architecture, variant = '' }: Platform): string[] {
     return [...downFrom(Number(minor), 1, 'v9.'), 'v9', ...downFrom(oldMinor, 1, 'v8.'), ''];
   }
   if (architecture === 'arm64' && major === '8') return [...downFrom(Number(minor), 1, 'v8.'), ''];
-  return [variant];
+  return [];
 }
 
 // A variant is a caller's text: 32 steps are more than any architecture has, and bound what `v999999999` costs.
@@ -141,7 +145,7 @@ function downFrom(from: number, to: number, prefix: string): string[] {
 }
 
 function featuresFit(wanted: Platform, offered: Platform): boolean {
-  const needed = (offered.osFeatures ?? []).filter((feature) => feature !== 'win32k');
+  const needed = (offered.osFeatures ?? []).filter((feature) => wanted.os !== 'windows' || feature !== 'win32k');
   return needed.every((feature) => wanted.osFeatures?.includes(feature));
 }
 
@@ -152,6 +156,8 @@ const longTermBuilds = [firstServicedBuild, 26100];
 /** Windows tells its kernel by `os.version`; the rules of containerd/platforms `platform_windows_compat.go`. */
 function osVersionFits(wanted: Platform, offered: Platform): boolean {
   if (wanted.os !== 'windows' || !wanted.osVersion || !offered.osVersion) return true;
+  // Without a build it names no kernel.
+  if (wanted.osVersion.split('.').length < 3) return true;
   const host = parseOsVersion(wanted.osVersion);
   const image = parseOsVersion(offered.osVersion);
   if (host.majorMinor !== image.majorMinor) return false;

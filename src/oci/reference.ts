@@ -50,20 +50,22 @@ export function referenceText(reference: Reference): string {
 
 /** A tag that stands for another digest by its name: what cosign and the referrers fallback tag use. */
 export interface CompanionTag {
-  subject: Digest;
+  /** Absent where the tag holds a part of the digest only, as for sha512. */
+  readonly subject?: Digest;
   /** What follows the digest, such as `.sig`; empty for the referrers tag. */
-  suffix: string;
+  readonly suffix: string;
 }
 
 /** `sha256-<hex>`, `sha256-<hex>.sig`, … (distribution-spec "Referrers Tag Schema", cosign's tag scheme). */
 export function parseCompanionTag(tag: Tag): CompanionTag | undefined {
-  const match = /^(sha256|sha512)-([0-9a-f]+)((?:\.[a-z0-9._-]+)?)$/.exec(tag);
+  const match = /^(sha256|sha512)-([0-9a-f]{64}|(?<=^sha512-)[0-9a-f]{128})((?:\.[a-z0-9._-]+)?)$/.exec(tag);
   if (!match) return undefined;
   const subject = `${match[1]}:${match[2]}`;
-  return isDigest(subject) ? { subject, suffix: match[3] ?? '' } : undefined;
+  return { ...(isDigest(subject) && { subject }), suffix: match[3] ?? '' };
 }
 
-/** Longer than 128 characters is cut, as the specification says; only sha512 gets there. */
+/** Of a digest, the schema takes the first 64 digits. */
 export function companionTag(subject: Digest, suffix: string): Tag {
-  return `${subject.replace(':', '-').slice(0, 128)}${suffix}` as Tag;
+  const [algorithm = '', hex = ''] = subject.split(':');
+  return `${algorithm}-${hex.slice(0, 64)}${suffix}` as Tag;
 }

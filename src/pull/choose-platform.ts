@@ -100,6 +100,7 @@ function fromAddress(address: string, rules: readonly AddressRule[]): PlatformSe
 function fromUserAgent(userAgent: string | undefined): PlatformSet | undefined {
   const daemon = userAgent?.split(' UpstreamClient(', 1)[0] ?? '';
   const match = /(?:^| )os\/([A-Za-z0-9_.-]+) arch\/([A-Za-z0-9_.-]+)/.exec(daemon);
-  const platform = match && parsePlatform(`${match[1]}/${match[2]}`);
+  // It has no variant: to take `arm` for v7 would hand a v6 machine what it cannot run.
+  const platform = match && match[2] !== 'arm' ? parsePlatform(`${match[1]}/${match[2]}`) : undefined;
   return platform ? [platform] : undefined;
 }

@@ -63,20 +63,25 @@ function offeredPlatforms(index: Index): Platform[] {
 function forOldClient(index: Index, { set, primary }: ViewRequest): ViewChoice {
   const platforms = set === undefined || set === 'any' ? [primary] : set;
   const preferred = platforms.find((platform) => fit(platform, primary) !== undefined) ?? platforms[0] ?? primary;
-  return chooseImage(index, preferred, 'error');
+  // It cannot weigh twins: the first in the index is what it gets (image-spec, image-index.md "manifests").
+  const [child] = bestFits(index, preferred);
+  return child ? { view: 'image', child, platform: preferred } : missing(index, [preferred], 'error');
 }
 
 function chooseImage(index: Index, platform: Platform, onMissing: 'error' | 'verbatim'): ViewChoice {
+  const [child, ...twins] = bestFits(index, platform);
+  // Twins (zstd beside gzip, several Windows versions) differ in what only the client can weigh.
+  if (child) return twins.length > 0 ? verbatim : { view: 'image', child, platform };
+  return isTrulyMissing(index, [platform]) ? missing(index, [platform], onMissing) : verbatim;
+}
+
+/** The children that fit a platform best, in the order of the index: one, but for twins. */
+function bestFits(index: Index, platform: Platform): Descriptor[] {
   const ranked = index.manifests
     .filter((child) => isPlatform(child.platform))
-    .map((child) => ({ child, step: fit(platform, child.platform!) }))
-    .filter((candidate): candidate is { child: Descriptor; step: number } => candidate.step !== undefined);
-  const best = Math.min(...ranked.map((candidate) => candidate.step));
-  const fitting = ranked.filter((candidate) => candidate.step === best);
-  if (fitting.length === 1) return { view: 'image', child: fitting[0]!.child, platform };
-  // Twins (zstd beside gzip, several Windows versions) differ in what only the client can weigh.
-  if (fitting.length > 1 || !isTrulyMissing(index, [platform])) return verbatim;
-  return missing(index, [platform], onMissing);
+    .map((child) => ({ child, step: fit(platform, child.platform!) ?? Infinity }));
+  const best = Math.min(...ranked.map(({ step }) => step));
+  return best === Infinity ? [] : ranked.filter(({ step }) => step === best).map(({ child }) => child);
 }
 
 function chooseIndex(index: Index, set: readonly Platform[], onMissing: 'error' | 'verbatim'): ViewChoice {

@@ -50,11 +50,8 @@ export function createManifests({ store, records }: PullParts): Manifests {
     if (!original) return undefined;
     const index = parseDocument(original.bytes, original.mediaType);
     if (index.kind !== 'index') return undefined;
-    const kept = new Set(recipe.keep);
-    const { bytes, mediaType, ...made } = narrowIndex(
-      index,
-      index.manifests.filter((child) => kept.has(child.digest)),
-    );
+    const kept = recipe.kept.map((place) => index.manifests[place]).filter((child) => child !== undefined);
+    const { bytes, mediaType, ...made } = narrowIndex(index, kept);
     // A recipe of another version of this program, or one that someone wrote, makes another document.
     if (made.digest !== digest) return undefined;
     return { digest, bytes, mediaType, state: original.state, narrowedFrom: recipe.index };

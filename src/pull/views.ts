@@ -79,7 +79,7 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
     keep: readonly Descriptor[],
   ): Promise<Viewed> {
     const narrowed = narrowIndex(index, keep);
-    const recipe = { index: original.digest, keep: keep.map(({ digest }) => digest) };
+    const recipe = { index: original.digest, kept: keep.map((child) => index.manifests.indexOf(child)) };
     // The client comes back for this digest, to any replica: without the record it would be lost between two requests.
     const isRecorded = await records.narrowed.set(contentKey(source, narrowed.digest), recipe);
     if (!isRecorded) return { view: 'verbatim', manifest: original };
@@ -89,7 +89,7 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
   /** What hangs on the original index by its name (`sha256-….sig`) is found under the narrowed one's name too. */
   async function companionOf(source: Source, tag: Tag): Promise<Tag | undefined> {
     const companion = parseCompanionTag(tag);
-    if (!companion) return undefined;
+    if (!companion?.subject) return companion && tag;
     const recipe = await records.narrowed.get(contentKey(source, companion.subject));
     return recipe ? companionTag(recipe.index, companion.suffix) : tag;
   }

@@ -64,7 +64,11 @@ export function createAuthorization(options: AuthorizationOptions): Authorizatio
   }
 
   async function obtain(scope: string, challenge: Challenge): Promise<string | undefined> {
-    const credential = await credentials.get();
+    const credential = await credentials.get().catch((cause: unknown) => {
+      throw new NarrowsError('upstreamUnusable', `The credentials for ${upstream} cannot be read; the log says why.`, {
+        cause,
+      });
+    });
     const grant =
       challenge.scheme === 'basic' ? basicGrant(credential) : await bearerGrant(scope, challenge, credential);
     if (!grant) return undefined;

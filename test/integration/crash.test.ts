@@ -66,7 +66,7 @@ void t.test(
     // strace counts for each thread; a path narrows it to calls upon that file.
     const steps = [
       { call: 'pwritev', when: 1 },
-        { call: 'rename', when: 1 },
+      { call: 'rename', when: 1 },
       { call: 'fsync', when: 1, path: 'blobs/sha256' },
     ];
     for (const { call, when, path } of steps) {
@@ -101,6 +101,7 @@ void t.test('two processes on one store: both serve, neither sweeps the other’
       both[1].body.equals(blobs[0]!.bytes) &&
       both[2].body.equals(blobs[1]!.bytes),
   );
+  await until(async () => (await filesOf(store)).unfinished.length === 0, 'both blobs on the disk');
   const seen = await download(one.url + pathOf(blobs[1]!.digest));
   t.ok(seen.isComplete && seen.body.equals(blobs[1]!.bytes));
   t.equal(upstream.count('GET blobs', blobs[1]!.digest), 1, 'what one fetched the other has');

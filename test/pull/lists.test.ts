@@ -120,7 +120,6 @@ void t.test(
   async (t) => {
     const { upstream, mirror } = await stage(t);
     const narrowed = await mirror.head(`/p/linux-amd64_linux-arm64${base}/manifests/1`, { accept });
-    const tag = (digest: string) => `${digest.replace(':', '-')}.sig`;
     upstream.put('library/hello', image.index, tag(image.index.digest));
     for (const digest of [image.index.digest, narrowed.headers['docker-content-digest']!]) {
       const answer = await mirror.get(`/p/linux-arm64${base}/manifests/${tag(digest)}`, { accept });
@@ -144,3 +143,7 @@ void t.test('the catalog: what was pulled from, in order, page by page', async (
   const next = /^<(.*)>; rel="next"$/.exec(first.headers['link']!)![1]!;
   t.same((await mirror.get(next)).json(), { repositories: ['docker.io/c/x'] });
 });
+
+function tag(digest: string): string {
+  return `${digest.replace(':', '-')}.sig`;
+}

@@ -332,3 +332,23 @@ void t.test('an index that a child is missing from upstream: 404 that says so', 
   t.equal(answer.status, 404);
   t.match(answer.body.toString(), /lists .* does not hold it/);
 });
+
+void t.test('one child listed for two platforms: the narrowed index is answerable by its digest', async (t) => {
+  const { upstream, mirror } = await stage(t);
+  const entry = (child: typeof amd64, architecture: string) => ({
+    ...descriptor(child.manifest),
+    platform: { os: 'linux', architecture },
+  });
+  const twice = content(
+    {
+      schemaVersion: 2,
+      mediaType: mediaTypes.ociIndex,
+      manifests: [entry(amd64, 'amd64'), entry(amd64, '386'), entry(arm64, 'arm64')],
+    },
+    mediaTypes.ociIndex,
+  );
+  upstream.put('library/hello', twice, 'twice');
+  const answer = await mirror.get(manifestPath('twice', '/p/linux-amd64_linux-arm64'), { accept });
+  t.equal(answer.json<IndexJson>().manifests.length, 2);
+  t.same((await mirror.get(manifestPath(digestOf(answer.body)), { accept })).body, answer.body);
+});
