@@ -46,12 +46,12 @@ void t.test('records: what was set is got back as it was, of every kind', async 
   const { records, trouble } = await prepare(t);
   t.equal(await records.tags.set('a', { digest, checkedAtMs: 5, isStale: true }), true);
   t.equal(await records.contents.set('a', { mediaType: 'x/y', size: 0 }), true);
-  t.equal(await records.narrowed.set('a', { index: digest, keep: [digest] }), true);
+  t.equal(await records.narrowed.set('a', { index: digest, kept: [0, 2] }), true);
   t.equal(await records.platformChecks.set('a', { truthful: false }), true);
   t.equal(await records.repositories.set('a', true), true);
   t.same(await records.tags.get('a'), { digest, checkedAtMs: 5, isStale: true });
   t.same(await records.contents.get('a'), { mediaType: 'x/y', size: 0 });
-  t.same(await records.narrowed.get('a'), { index: digest, keep: [digest] });
+  t.same(await records.narrowed.get('a'), { index: digest, kept: [0, 2] });
   t.same(await records.platformChecks.get('a'), { truthful: false });
   t.equal(await records.repositories.get('a'), true);
   t.same(trouble, []);
