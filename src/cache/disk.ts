@@ -57,8 +57,9 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
     },
 
     async put(digest, blob) {
-      const partial = await tier.begin();
+      let partial: Partial | undefined;
       try {
+        partial = await tier.begin();
         const running = startHash(digest);
         for await (const piece of pieces(blob)) {
           running.update(piece);
@@ -68,7 +69,7 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
         if (!finish(running, digest)) throw new Error(`content does not hash to ${digest}`);
         await partial.commit(digest);
       } finally {
-        await partial.close();
+        await partial?.close();
         await blob.close();
       }
     },
@@ -137,7 +138,7 @@ async function identityOf(file: FileHandle): Promise<Identity> {
 /** Links are not followed: a store that others can write to must not become a way to read the machine's files. */
 async function openIfThere(path: string): Promise<FileHandle | undefined> {
   try {
-    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;

@@ -10,9 +10,14 @@ export interface TagRecord {
   readonly isStale?: boolean;
 }
 
-/** A repository is known to hold a digest: it listed it in a manifest, or answered for it. */
-export interface ContentRecord {
+/** A repository is known to hold a manifest: its upstream gave it. */
+export interface ManifestRecord {
+  /** The Content-Type that it came with. */
   readonly mediaType: string;
+}
+
+/** A repository is known to hold a blob: a manifest of it lists it, or its upstream answered for it. */
+export interface BlobRecord {
   /** Bytes; absent where nobody said. */
   readonly size?: number;
 }
@@ -41,7 +46,8 @@ export interface RecordSpace<T> {
 /** The mutable half of the cache, apart from the blobs: what names mean, never what bytes are. */
 export interface Records {
   readonly tags: RecordSpace<TagRecord>;
-  readonly contents: RecordSpace<ContentRecord>;
+  readonly manifests: RecordSpace<ManifestRecord>;
+  readonly blobs: RecordSpace<BlobRecord>;
   readonly narrowed: RecordSpace<NarrowedRecord>;
   readonly platformChecks: RecordSpace<PlatformCheck>;
   readonly repositories: RecordSpace<true>;
@@ -51,7 +57,8 @@ export function createRecords(adapter: () => KeyvStoreAdapter, onTrouble: (error
   const space = <T>(namespace: string) => createSpace<T>(adapter(), namespace, onTrouble);
   return {
     tags: space('tags'),
-    contents: space('contents'),
+    manifests: space('manifests'),
+    blobs: space('blobs'),
     narrowed: space('narrowed'),
     platformChecks: space('platform-checks'),
     repositories: space('repositories'),
@@ -63,20 +70,35 @@ function createSpace<T>(
   namespace: string,
   onTrouble: (error: unknown) => void,
 ): RecordSpace<T> {
-  // Without a listener of its own, keyv rejects where it should fall back.
-  const keyv = new Keyv<T>({ store, namespace });
-  keyv.on('error', onTrouble);
+  // Keyv swallows a failing read unless it throws them all; its events tell the same again.
+  const keyv = new Keyv<T>({ store, namespace, throwOnErrors: true });
+  keyv.on('error', () => undefined);
+
+  async function attempt<R>(action: () => Promise<R>, fallback: R): Promise<R> {
+    try {
+      return await action();
+    } catch (error) {
+      onTrouble(error);
+      return fallback;
+    }
+  }
+
   return {
-    get: (key) => keyv.get(key),
-    set: (key, value, ttlMs) => keyv.set(key, value, ttlMs),
-    setMany: async (entries) => {
-      await keyv.setMany(entries.map(({ key, value }) => ({ key, value })));
+    get: (key) => attempt(() => keyv.get(key), undefined),
+    set: (key, value, ttlMs) => attempt(() => keyv.set(key, value, ttlMs), false),
+    async setMany(entries) {
+      if (entries.length === 0) return;
+      await attempt<unknown>(() => keyv.setMany(entries.map(({ key, value }) => ({ key, value }))), undefined);
     },
-    delete: async (key) => {
-      await keyv.delete(key);
+    async delete(key) {
+      await attempt(() => keyv.delete(key), false);
     },
     async *keys() {
-      for await (const [key] of keyv.iterator?.({}) ?? []) yield key as string;
+      try {
+        for await (const [key] of keyv.iterator?.({}) ?? []) yield key as string;
+      } catch (error) {
+        onTrouble(error);
+      }
     },
   };
 }

@@ -48,11 +48,14 @@ class SqliteAdapter extends EventEmitter implements KeyvStoreAdapter {
         'ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires',
     );
     this.#remove = database.prepare('DELETE FROM records WHERE key = ?');
-    this.#list = database.prepare('SELECT key, value FROM records WHERE key >= ? AND key < ? ORDER BY key');
+    this.#list = database.prepare('SELECT key, value FROM records WHERE key >= ? AND key < ? ORDER BY key LIMIT 500');
   }
 
   get<Value>(key: string): Promise<StoredData<Value> | undefined> {
-    return attempt(() => this.#select.get(key)?.['value'] as StoredData<Value> | undefined);
+    return attempt(() => {
+      const value = this.#select.get(key)?.['value'];
+      return isRecord(value) ? (value as StoredData<Value>) : undefined;
+    });
   }
 
   set(key: string, value: string, ttl?: number): Promise<void> {
@@ -82,13 +85,31 @@ class SqliteAdapter extends EventEmitter implements KeyvStoreAdapter {
   }
 
   async *iterator<Value>(namespace = ''): AsyncGenerator<(string | Awaited<Value> | undefined)[], void> {
-    for (const row of this.#list.iterate(...rangeOf(namespace))) {
-      yield [row['key'] as string, row['value'] as Awaited<Value>];
+    // Page by page: a statement that is still open would not outlive a write between two of its rows.
+    let [from, to] = rangeOf(namespace);
+    for (let rows; (rows = this.#list.all(from, to)).length > 0;) {
+      for (const row of rows) {
+        const key = row['key'] as string;
+        // The next key after this one, in the order of text.
+        from = `${key}\0`;
+        if (isRecord(row['value'])) yield [key, row['value'] as Awaited<Value>];
+      }
     }
   }
 
   #write(key: string, value: string, ttl?: number): void {
     this.#upsert.run(key, value, ttl ? Date.now() + ttl : null);
+  }
+}
+
+/** A row that something else wrote, or that was torn, is none: keyv would take it apart without looking. */
+function isRecord(value: unknown): boolean {
+  if (typeof value !== 'string') return false;
+  try {
+    const parsed: unknown = JSON.parse(value);
+    return typeof parsed === 'object' && parsed !== null && 'value' in parsed;
+  } catch {
+    return false;
   }
 }
 

@@ -24,7 +24,7 @@ export function createStore({ memory, disk, maxMemoryBlobBytes, onTrouble }: Tie
   /** A small blob is verified whole before it is answered, so a rotten copy is a miss that no client sees. */
   async function bringUp(digest: Digest, blob: Blob): Promise<Blob> {
     const bytes = await readAll(blob);
-    await memory.put(digest, bytesBlob(bytes, blob.state));
+    await attempt(memory, () => memory.put(digest, bytesBlob(bytes, blob.state)));
     return bytesBlob(bytes, blob.state);
   }
 

@@ -41,18 +41,15 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
   const confirming = createOnce<void>();
 
   async function confirm(source: Source, digest: Digest): Promise<void> {
-    if (await records.contents.get(contentKey(source, digest))) return;
+    if (await records.blobs.get(contentKey(source, digest))) return;
     await confirming.run(contentKey(source, digest), async () => void (await askHead(source, digest)));
   }
 
   async function askHead(source: Source, digest: Digest): Promise<number | undefined> {
     const head = await source.upstream.blobHead(source.repository, digest);
     if (!head) throw unknown(source, digest);
-    const size = head.size ?? (await records.contents.get(contentKey(source, digest)))?.size;
-    await records.contents.set(contentKey(source, digest), {
-      mediaType: 'application/octet-stream',
-      ...(size !== undefined && { size }),
-    });
+    const size = head.size ?? (await records.blobs.get(contentKey(source, digest)))?.size;
+    await records.blobs.set(contentKey(source, digest), size === undefined ? {} : { size });
     return size;
   }
 
@@ -99,7 +96,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
       digest,
       limits: rules.flight,
       windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / flights.size),
-      expectedSize: async () => (await records.contents.get(contentKey(source, digest)))?.size,
+      expectedSize: async () => (await records.blobs.get(contentKey(source, digest)))?.size,
       fetch: (from) => source.upstream.blob(source.repository, digest, from),
       begin: () => store.begin(),
       onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
@@ -115,8 +112,8 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     const failure = await running.flight.landed;
     if (flights.get(digest) === running) flights.delete(digest);
     observer.flightLanded(digest, failure);
-    if (failure === undefined && !(await records.contents.get(contentKey(source, digest)))) {
-      await records.contents.set(contentKey(source, digest), { mediaType: 'application/octet-stream' });
+    if (failure === undefined && !(await records.blobs.get(contentKey(source, digest)))) {
+      await records.blobs.set(contentKey(source, digest), {});
     }
   }
 

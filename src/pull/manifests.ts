@@ -1,13 +1,12 @@
 import { baseType } from '../oci/media-types.ts';
 import { parseDocument } from '../oci/manifest.ts';
-import type { Document, Manifest } from '../oci/manifest.ts';
+import type { Descriptor, Document } from '../oci/manifest.ts';
 import { isKind } from '../errors.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Tag } from '../oci/reference.ts';
 import { readAll } from '../cache/bytes.ts';
 import { contentKey } from '../cache/records.ts';
-import type { ContentRecord } from '../cache/records.ts';
 import type { CacheState } from '../cache/tier.ts';
 import type { Source } from '../upstream/registries.ts';
 import { narrowIndex } from './narrow.ts';
@@ -36,7 +35,7 @@ export function createManifests({ store, records }: PullParts): Manifests {
   const fetching = createOnce<HeldManifest | undefined>();
 
   async function openHere(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
-    const held = await records.contents.get(contentKey(source, digest));
+    const held = await records.manifests.get(contentKey(source, digest));
     const blob = held && (await store.open(digest));
     if (!blob) return undefined;
     // A copy that has rotted is no copy: the upstream has another.
@@ -71,10 +70,10 @@ export function createManifests({ store, records }: PullParts): Manifests {
   ): Promise<HeldManifest> {
     const mediaType = document?.mediaType ?? (baseType(contentType) || 'application/octet-stream');
     await store.put(digest, bytes);
-    await records.contents.setMany([
-      { key: contentKey(source, digest), value: { mediaType, size: bytes.length } },
-      ...contentsOf(document).map(({ digest: child, ...value }) => ({ key: contentKey(source, child), value })),
-    ]);
+    await records.blobs.setMany(
+      blobsOf(document).map(({ digest: blob, size }) => ({ key: contentKey(source, blob), value: { size } })),
+    );
+    await records.manifests.set(contentKey(source, digest), { mediaType });
     await records.repositories.set(source.key, true);
     return { digest, bytes, mediaType, state: 'miss' };
   }
@@ -110,14 +109,7 @@ function readLeniently(answer: { bytes: Buffer; contentType: string }): Document
   }
 }
 
-/** What a repository holds if it holds this document. */
-function contentsOf(document: Document | undefined): (ContentRecord & { digest: Digest })[] {
-  if (document?.kind === 'index')
-    return document.manifests.map(({ digest, mediaType, size }) => ({ digest, mediaType, size }));
-  if (document?.kind === 'manifest') return blobsOf(document);
-  return [];
-}
-
-function blobsOf({ config, layers }: Manifest): (ContentRecord & { digest: Digest })[] {
-  return [config, ...layers].map(({ digest, mediaType, size }) => ({ digest, mediaType, size }));
+/** What a repository holds if it holds this manifest: registries take none whose blobs they do not have. */
+function blobsOf(document: Document | undefined): Descriptor[] {
+  return document?.kind === 'manifest' ? [document.config, ...document.layers] : [];
 }

@@ -37,7 +37,7 @@ export function createCredentials(source: CredentialSource, now: () => number): 
 /** @param host the registry's host as in its URL, with its port */
 export function dockerConfigSource(path: string, host: string): CredentialSource {
   return async () => {
-    const config = JSON.parse(await readFile(path, 'utf8')) as DockerConfig;
+    const config = parseJson<DockerConfig>(await readFile(path, 'utf8'), path);
     const helper = helperFor(config, host);
     return helper ? askHelper(helper, host) : readAuth(config, host);
   };
@@ -57,7 +57,7 @@ function namesOf(host: string): string[] {
 
 /** `https://index.docker.io/v1/` and `index.docker.io` are one host. Hosts are compared whole: a part would leak. */
 function hostOf(key: string): string {
-  return key.replace(/^https?:\/\//, '').split('/', 1)[0] ?? '';
+  return key.replace(/^https?:\/\//, '').replace(/\/(?:v[12]\/?)?$/, '');
 }
 
 function lookUp<T>(entries: Record<string, T> | undefined, host: string): [key: string, value: T] | undefined {
@@ -65,10 +65,20 @@ function lookUp<T>(entries: Record<string, T> | undefined, host: string): [key: 
   return Object.entries(entries ?? {}).find(([key]) => names.includes(hostOf(key)));
 }
 
+/** Without the parser's own message, which quotes what it stumbled over: here that is a secret. */
+function parseJson<T>(text: string, what: string): T {
+  try {
+    return JSON.parse(text) as T;
+  } catch {
+    throw new Error(`${what} gives no JSON`);
+  }
+}
+
 function readAuth(config: DockerConfig, host: string): Credential | undefined {
   const entry = lookUp(config.auths, host)?.[1];
   if (!entry) return undefined;
   if (entry.identitytoken) return { kind: 'identity', token: entry.identitytoken };
+  if (!entry.auth && !entry.password) return undefined;
   const plain = entry.auth ? Buffer.from(entry.auth, 'base64').toString() : `${entry.username}:${entry.password}`;
   const colon = plain.indexOf(':');
   if (colon <= 0) return undefined;
@@ -98,7 +108,7 @@ async function askHelper(helper: string, host: string): Promise<Credential | und
     child.stdin?.on('error', () => undefined).end(server);
   });
   if (output.includes('credentials not found')) return undefined;
-  const { Username, Secret } = JSON.parse(output) as { Username?: string; Secret?: string };
+  const { Username, Secret } = parseJson<{ Username?: string; Secret?: string }>(output, program);
   if (!Secret) return undefined;
   if (Username === '<token>') return { kind: 'identity', token: Secret };
   return { kind: 'password', username: Username ?? '', password: Secret };

@@ -19,7 +19,7 @@ export interface DialerOptions {
  * gains nothing.
  */
 export function createDialer({ ca, connectTimeoutMs, isTrusted }: DialerOptions): buildConnector.connector {
-  const common = { timeout: connectTimeoutMs, allowH2: false, ...(ca && { ca: [...getCACertificates(), ca] }) };
+  const common = { timeout: connectTimeoutMs, allowH2: false, ...(ca && { ca: withSystem(ca) }) };
   const free = buildConnector(common);
   // undici hands on what it does not know to net.connect, which takes a look-up of its own.
   const guarded = buildConnector({ ...common, lookup: publicLookup });
@@ -30,6 +30,11 @@ export function createDialer({ ca, connectTimeoutMs, isTrusted }: DialerOptions)
     if (isIP(host) && !isPublic(host)) return callback(refusal(host), null);
     return guarded(options, callback);
   };
+}
+
+/** An authority of one's own stands beside those of the system, not in their place. */
+export function withSystem(ca: string): string[] {
+  return [...getCACertificates(), ca];
 }
 
 type LookupCallback = (error: Error | null, address: string | LookupAddress[], family?: number) => void;
@@ -72,24 +77,29 @@ for (const [network, prefix] of [
   reserved.addSubnet(network, prefix, 'ipv4');
 }
 for (const [network, prefix] of [
-  ['::', 96],
-  ['64:ff9b::', 96],
-  ['64:ff9b:1::', 48],
-  ['100::', 64],
-  ['2001::', 32],
+  ['2001::', 23],
   ['2001:db8::', 32],
   ['2002::', 16],
-  ['fc00::', 7],
-  ['fe80::', 9],
-  ['ff00::', 8],
+  ['3fff::', 20],
 ] as const) {
   reserved.addSubnet(network, prefix, 'ipv6');
 }
+
+/** All of IPv6 that is used on the open internet. */
+const outside = new BlockList();
+outside.addSubnet('2000::', 3, 'ipv6');
+// IPv4 in IPv6 clothes: the rules of IPv4 are applied to what it wears.
+outside.addSubnet('::ffff:0:0', 96, 'ipv6');
 
 /** Is this an address of the open internet? An IPv4 address in IPv6 clothes is judged as what it is. */
 export function isPublic(address: string): boolean {
   const plain = address.split('%', 1)[0] ?? '';
   if (!isIP(plain)) return false;
-  const family = isIPv6(plain) ? 'ipv6' : 'ipv4';
-  return !reserved.check(plain, family);
+  if (!isIPv6(plain)) return !reserved.check(plain, 'ipv4');
+  return outside.check(plain, 'ipv6') && !reserved.check(plain, 'ipv6');
+}
+
+/** As far as a name alone can tell, for where a proxy looks it up: no address of the inside, and no name for one. */
+export function looksPublic(host: string): boolean {
+  return isIP(host) ? isPublic(host) : host.includes('.') && !/\.?(?:localhost|local|internal)\.?$/i.test(host);
 }

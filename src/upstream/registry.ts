@@ -28,7 +28,9 @@ export function createRegistry(options: RegistryOptions): Registry {
     headers: Record<string, string>,
   ): Promise<Answer | undefined> {
     const answer = await requester.send({ method, path: `/v2/${repository}/${rest}`, headers, repository });
-    if (answer.status === 200 || answer.status === 206) return checkEncoding(answer, name);
+    // A part is an answer to those alone who asked for one.
+    const isPart = answer.status === 206 && 'range' in headers;
+    if (answer.status === 200 || isPart) return checkEncoding(answer, name);
     await drain(answer.body);
     if (answer.status === 404) return undefined;
     // A registry without HEAD is no registry without the manifest: its GET will tell.
@@ -104,7 +106,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       const answer = await ask('GET', repository, path + suffix, { accept: 'application/json, */*' });
       if (!answer) return undefined;
       const bytes = await readBody(answer, options.maxManifestBytes, `${name} for ${repository} ${path}`, name);
-      const next = nextQuery(firstOf(answer.headers['link']));
+      const next = nextQuery([answer.headers['link'] ?? ''].flat().join(', '));
       const filtersApplied = firstOf(answer.headers['oci-filters-applied']);
       return { bytes, ...(next && { next }), ...(filtersApplied && { filtersApplied }) };
     },
@@ -155,8 +157,9 @@ function readBlobAnswer({ status, headers, body }: Answer, name: string): BlobAn
 }
 
 /** The query of `Link: <…?n=…&last=…>; rel="next"`: the host and path in it are the upstream's own affair. */
-function nextQuery(link: string | undefined): URLSearchParams | undefined {
-  const target = /<([^<>]*)>\s*;[^,]*\brel="?next"?/i.exec(link ?? '')?.[1];
+function nextQuery(links: string): URLSearchParams | undefined {
+  const all = [...links.matchAll(/<([^<>]*)>((?:\s*;\s*[^,;]+)*)/g)];
+  const target = all.find(([, , parameters = '']) => /;\s*rel="?next"?\s*(?:;|$)/i.test(parameters))?.[1];
   const question = target?.indexOf('?') ?? -1;
   return target !== undefined && question >= 0 ? new URLSearchParams(target.slice(question + 1)) : undefined;
 }

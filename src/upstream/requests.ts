@@ -1,7 +1,7 @@
 import { Agent, ProxyAgent } from 'undici';
 import type { Dispatcher } from 'undici';
 import { NarrowsError } from '../errors.ts';
-import { createDialer } from './dialer.ts';
+import { createDialer, looksPublic, withSystem } from './dialer.ts';
 import { createAuthorization } from './tokens.ts';
 import type { TokenReply, TokenRequest } from './tokens.ts';
 import type { Credentials } from './credentials.ts';
@@ -96,15 +96,32 @@ export function createRequester(options: UpstreamOptions): Requester {
       headers: { 'user-agent': 'narrows', 'accept-encoding': 'identity', ...init.headers },
       ...(init.body !== undefined && { body: init.body }),
     };
-    const answer = await dispatcher.request(request).catch((error: unknown) => {
+    const answer = await untilHeaders(request).catch((error: unknown) => {
       // A connection that died idle in the pool says nothing about the registry. No byte of an answer was seen, and
       // these methods change nothing, so once more is safe.
       if (init.method === 'POST' || !isStaleConnection(error)) throw error;
-      return dispatcher.request(request);
+      return untilHeaders(request);
     });
     // A body that is given up says so by an event; whoever reads it gets the same as a rejection.
     answer.body.on('error', () => undefined);
     return answer;
+  }
+
+  /** The library's limits begin with a connection: waiting for a free one, or for a silent proxy, has to end too. */
+  async function untilHeaders(request: Dispatcher.RequestOptions): Promise<Dispatcher.ResponseData> {
+    const controller = new AbortController();
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      const error = Object.assign(new Error('no answer in time'), { code: 'UND_ERR_HEADERS_TIMEOUT' });
+      // What has no connection yet does not hear of it before it has one: so it is not waited for.
+      late.reject(error);
+      controller.abort(error);
+    }, limits.connectTimeoutMs + limits.headersTimeoutMs);
+    try {
+      return await Promise.race([dispatcher.request({ ...request, signal: controller.signal }), late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async function follow(request: Request, auth: string | undefined): Promise<Answer> {
@@ -119,6 +136,8 @@ export function createRequester(options: UpstreamOptions): Requester {
       }
       await drain(answer.body);
       at = redirectTarget(location, at, name);
+      // The dialer sees the proxy's address only: what lies behind it is judged by its name.
+      if (options.proxy && !isTrustedHost(at, options) && !looksPublic(bareHost(at))) throw notDialled(name);
     }
     throw new NarrowsError('upstreamUnusable', `${name} redirects more than ${maxRedirects} times.`);
   }
@@ -148,13 +167,11 @@ export function createRequester(options: UpstreamOptions): Requester {
 }
 
 function createDispatcher(options: UpstreamOptions): Dispatcher {
-  const { limits, ca, url } = options;
+  const { limits, ca } = options;
   const connect = createDialer({
     ca,
     connectTimeoutMs: limits.connectTimeoutMs,
-    isTrusted: (host, port) =>
-      (host === bareHost(url) && port === portOf(url)) ||
-      options.trustedHosts.some((entry) => isHost(entry, host, port)),
+    isTrusted: (host, port) => isTrusted(host, port, options),
   });
   const common = {
     connections: limits.maxConnections,
@@ -164,7 +181,7 @@ function createDispatcher(options: UpstreamOptions): Dispatcher {
     pipelining: 1,
   };
   if (!options.proxy) return new Agent({ ...common, connect });
-  return new ProxyAgent({ ...common, uri: options.proxy.href, ...(ca && { requestTls: { ca } }) });
+  return new ProxyAgent({ ...common, uri: options.proxy.href, ...(ca && { requestTls: { ca: withSystem(ca) } }) });
 }
 
 /** The registry itself, or a host that the operator named; never from https down to http, never with a login in it. */
@@ -173,6 +190,14 @@ function isTrustedRealm(realm: URL, { url, trustedHosts }: UpstreamOptions): boo
   if (realm.protocol !== 'https:' && !(realm.protocol === 'http:' && url.protocol === 'http:')) return false;
   if (realm.origin === url.origin) return true;
   return trustedHosts.some((entry) => isHost(entry, bareHost(realm), portOf(realm)));
+}
+
+function isTrusted(host: string, port: number, { url, trustedHosts }: UpstreamOptions): boolean {
+  return (host === bareHost(url) && port === portOf(url)) || trustedHosts.some((entry) => isHost(entry, host, port));
+}
+
+function isTrustedHost(at: URL, options: UpstreamOptions): boolean {
+  return isTrusted(bareHost(at), portOf(at), options);
 }
 
 function isHost(entry: string, host: string, port: number): boolean {
@@ -204,12 +229,15 @@ export function firstOf(value: string | string[] | undefined): string | undefine
   return Array.isArray(value) ? value[0] : value;
 }
 
+/** No upstream shuts itself out for days by a slip of its clock. */
+const maxRetryAfterS = 3600;
+
 /** `Retry-After` in whole seconds, given as such or as a date (RFC 9110, 10.2.3). */
 export function retryAfterOf(headers: Answer['headers'], nowMs: number): number | undefined {
   const text = firstOf(headers['retry-after']);
   if (text === undefined) return undefined;
   const seconds = /^\d{1,6}$/.test(text) ? Number(text) : Math.ceil((Date.parse(text) - nowMs) / 1000);
-  return Number.isFinite(seconds) ? Math.max(0, seconds) : undefined;
+  return Number.isFinite(seconds) ? Math.min(Math.max(0, seconds), maxRetryAfterS) : undefined;
 }
 
 /** Reads to the end so that the connection can be used again; what is long is not worth it. */
@@ -249,12 +277,14 @@ export function toTrouble(error: unknown, name: string): NarrowsError {
   const code = codeOf(error);
   if (timeouts.includes(code))
     return new NarrowsError('upstreamTimeout', `${name} does not answer in time.`, { cause: error });
-  if (code === 'ENARROWS_ADDRESS') {
-    return new NarrowsError('upstreamUnusable', `${name} points to an address that this mirror does not dial.`, {
-      cause: error,
-    });
-  }
+  if (code === 'ENARROWS_ADDRESS') return notDialled(name, error);
   return new NarrowsError('upstreamUnusable', `${name} cannot be reached${code ? ` (${code})` : ''}.`, {
     cause: error,
+  });
+}
+
+function notDialled(name: string, cause?: unknown): NarrowsError {
+  return new NarrowsError('upstreamUnusable', `${name} points to an address that this mirror does not dial.`, {
+    cause,
   });
 }

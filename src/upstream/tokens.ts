@@ -49,12 +49,14 @@ interface Grant {
 /** What clients assume where a token service does not say (distribution `token.md`). */
 const defaultLifeS = 60;
 const maxLifeS = 24 * 3600;
+const defaultRetryAfterS = 10;
 
 export function createAuthorization(options: AuthorizationOptions): Authorization {
   const { credentials, now, upstream } = options;
   const grants = new LRUCache<string, Grant>({ max: options.maxTokens });
   const challenges = new LRUCache<string, Challenge>({ max: options.maxTokens });
   const pending = new Map<string, Promise<string | undefined>>();
+  let limitedUntilMs = 0;
 
   /** One request to the token service for a scope, however many pulls wait for it. */
   function renew(scope: string, challenge: Challenge): Promise<string | undefined> {
@@ -82,19 +84,26 @@ export function createAuthorization(options: AuthorizationOptions): Authorizatio
     challenge: Challenge,
     credential: Credential | undefined,
   ): Promise<Grant | undefined> {
+    if (limitedUntilMs > now()) throw limited();
     const realm = trustedRealm(challenge.parameters.get('realm'));
     const request = tokenRequest(realm, scope, challenge.parameters.get('service'), credential);
     const reply = await options.request(request);
     if (reply.status === 429) {
-      throw new NarrowsError('rateLimited', `The token service of ${upstream} limits the rate of requests.`, {
-        ...(reply.retryAfterS !== undefined && { retryAfterS: reply.retryAfterS }),
-      });
+      limitedUntilMs = now() + (reply.retryAfterS ?? defaultRetryAfterS) * 1000;
+      throw limited();
     }
     if (reply.status >= 500) {
       throw new NarrowsError('upstreamUnavailable', `The token service of ${upstream} answers ${reply.status}.`);
     }
     if (reply.status !== 200) return undefined;
     return readGrant(reply.text);
+  }
+
+  function limited(): NarrowsError {
+    const retryAfterS = Math.ceil((limitedUntilMs - now()) / 1000);
+    return new NarrowsError('rateLimited', `The token service of ${upstream} limits the rate of requests.`, {
+      retryAfterS,
+    });
   }
 
   function trustedRealm(text: string | undefined): URL {
@@ -108,14 +117,16 @@ export function createAuthorization(options: AuthorizationOptions): Authorizatio
 
   function readGrant(text: string): Grant {
     const reply = parseTokenReply(text);
-    const token = reply?.access_token ?? reply?.token;
     // It goes into a header: what could break out of one is no token.
-    if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) {
+    const token = [reply?.access_token, reply?.token].find(
+      (one) => typeof one === 'string' && /^[\x21-\x7e]+$/.test(one),
+    );
+    if (token === undefined) {
       throw new NarrowsError('upstreamUnusable', `The token service of ${upstream} answers with no usable token.`);
     }
     const said = Number(reply?.expires_in ?? defaultLifeS);
     const lifeS = Math.min(said > 0 ? said : defaultLifeS, maxLifeS);
-    return { header: `Bearer ${token}`, untilMs: now() + lifeS * 900 };
+    return { header: `Bearer ${token as string}`, untilMs: now() + lifeS * 900 };
   }
 
   return {

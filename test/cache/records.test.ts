@@ -45,12 +45,12 @@ async function keysOf<T>(space: RecordSpace<T>): Promise<string[]> {
 void t.test('records: what was set is got back as it was, of every kind', async (t) => {
   const { records, trouble } = await prepare(t);
   t.equal(await records.tags.set('a', { digest, checkedAtMs: 5, isStale: true }), true);
-  t.equal(await records.contents.set('a', { mediaType: 'x/y', size: 0 }), true);
+  t.equal(await records.blobs.set('a', { size: 0 }), true);
   t.equal(await records.narrowed.set('a', { index: digest, kept: [0, 2] }), true);
   t.equal(await records.platformChecks.set('a', { truthful: false }), true);
   t.equal(await records.repositories.set('a', true), true);
   t.same(await records.tags.get('a'), { digest, checkedAtMs: 5, isStale: true });
-  t.same(await records.contents.get('a'), { mediaType: 'x/y', size: 0 });
+  t.same(await records.blobs.get('a'), { size: 0 });
   t.same(await records.narrowed.get('a'), { index: digest, kept: [0, 2] });
   t.same(await records.platformChecks.get('a'), { truthful: false });
   t.equal(await records.repositories.get('a'), true);
@@ -89,7 +89,7 @@ const oddKeys = [
   'registry.example:5000/team/app:latest',
   `docker.io/library/nginx@${digest}`,
   'tags',
-  'contents:x',
+  'manifests:x',
   ':',
   '::a::',
   '',
@@ -113,15 +113,15 @@ void t.test('records: one kind knows nothing of another', async (t) => {
   const { records } = await prepare(t);
   await records.tags.set('shared', { checkedAtMs: 1 });
   await records.tags.set('tag only', { checkedAtMs: 1 });
-  await records.contents.set('shared', { mediaType: 'x/y' });
+  await records.manifests.set('shared', { mediaType: 'x/y' });
   await records.repositories.set('repository only', true);
   t.same(await keysOf(records.tags), ['shared', 'tag only']);
-  t.same(await keysOf(records.contents), ['shared']);
+  t.same(await keysOf(records.manifests), ['shared']);
   t.same(await keysOf(records.repositories), ['repository only']);
   t.same(await keysOf(records.platformChecks), []);
-  t.equal(await records.contents.get('tag only'), undefined);
+  t.equal(await records.manifests.get('tag only'), undefined);
   await records.tags.delete('shared');
-  t.same(await records.contents.get('shared'), { mediaType: 'x/y' });
+  t.same(await records.manifests.get('shared'), { mediaType: 'x/y' });
 });
 
 void t.test('keys: two who list at once both get all', async (t) => {

@@ -163,18 +163,19 @@ void t.test('clear: takes one kind alone', async (t) => {
   const path = await newPath(t);
   const { database, records } = open(t, path);
   await records.tags.set('a', { checkedAtMs: 1 });
-  await records.contents.set('a', { mediaType: 'x/y' });
+  await records.manifests.set('a', { mediaType: 'x/y' });
   const adapter = database.adapter();
   adapter.namespace = 'tags';
   await adapter.clear();
   t.equal(await records.tags.get('a'), undefined);
-  t.same(await records.contents.get('a'), { mediaType: 'x/y' });
+  t.same(await records.manifests.get('a'), { mediaType: 'x/y' });
 });
 
 void t.test('sqlite: a namespace that begins like another is another', async (t) => {
   const { database } = open(t, await newPath(t));
   const adapter = database.adapter();
-  for (const key of ['tags:a', 'tags:', 'tagsx:a', 'tag:a', 'tags;a', 'tags', 'TAGS:a']) await adapter.set(key, '{}');
+  for (const key of ['tags:a', 'tags:', 'tagsx:a', 'tag:a', 'tags;a', 'tags', 'TAGS:a'])
+    await adapter.set(key, '{"value":1}');
   const keys: unknown[] = [];
   for await (const [key] of adapter.iterator!('tags')) keys.push(key);
   t.same(keys, ['tags:', 'tags:a']);

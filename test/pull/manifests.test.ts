@@ -108,3 +108,15 @@ void t.test('an unknown digest: 404 MANIFEST_UNKNOWN', async (t) => {
   t.match(unknown, { status: 404 });
   t.match(unknown.json(), { errors: [{ code: 'MANIFEST_UNKNOWN' }] });
 });
+
+void t.test('a layer is no manifest, and a manifest no layer: each is asked for where it belongs', async (t) => {
+  const { upstream, mirror, get } = await stage(t);
+  const layer = child.layers[0]!;
+  await get(child.manifest.digest);
+  await mirror.get(`/v2/docker.io/library/hello/blobs/${layer.digest}`);
+  t.match(await get(layer.digest), { status: 404 });
+  const path = `/v2/docker.io/library/hello/blobs/${child.manifest.digest}`;
+  t.equal((await mirror.head(path)).status, 404);
+  t.equal((await get(child.manifest.digest)).headers['content-type'], mediaTypes.ociManifest);
+  t.equal(upstream.count('GET manifests', child.manifest.digest), 1);
+});

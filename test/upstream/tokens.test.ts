@@ -386,6 +386,10 @@ void t.test('credentials: trouble in getting them is not "no credential"', async
     () => Promise.reject<Credential>(new Error('the helper failed')),
     () => 0,
   );
-  await t.rejects(authorization({ credentials }).answer(scope, challenge, undefined), /the helper failed/);
+  t.match(await failureOf(authorization({ credentials }).answer(scope, challenge, undefined)), {
+    kind: 'upstreamUnusable',
+    message: /credentials for registry.example/,
+    cause: { message: 'the helper failed' },
+  });
   t.equal(service.seen.length, 0, 'no anonymous token in its place');
 });
