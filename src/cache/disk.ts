@@ -89,7 +89,11 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
         async (digest) => {
           verified.set(digest, (await identityOf(file)).text);
           await rename(temporary, fileOf(digest));
-          await syncFolder(folderOf(digest));
+          // A name that may not outlast a power cut is none.
+          await syncFolder(folderOf(digest)).catch(async (error: unknown) => {
+            await tier.delete(digest);
+            throw error;
+          });
         },
       );
     },
@@ -109,6 +113,11 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
   async function verifyFile(digest: Digest, identity: Identity): Promise<void> {
     const file = await openIfThere(fileOf(digest));
     if (!file) throw new Error(`${digest} went away while it was being verified`);
+    // Someone may have put another file there meanwhile: its being right would say nothing of the one that is read.
+    if ((await identityOf(file)).text !== identity.text) {
+      await file.close();
+      throw new Error(`${digest} was replaced while it was read`);
+    }
     const blob = fileBlob(file, readers.open(file), identity.size, undefined);
     try {
       await verify(blob, digest);
