@@ -1,16 +1,14 @@
 import type { Hash } from 'node:crypto';
-import { setTimeout as delay } from 'node:timers/promises';
-import { NarrowsError, isUpstreamTrouble } from '../errors.ts';
+import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Blob, Partial, PartialReader } from '../cache/tier.ts';
 import type { BlobAnswer } from '../upstream/upstream.ts';
+import { resuming } from './resuming.ts';
+import type { ResumeLimits } from './resuming.ts';
 import { createWindow } from './window.ts';
 
-export interface FlightLimits {
-  /** How often in a row a cut download is taken up again without a byte of progress. */
-  readonly maxResumes: number;
-  readonly resumeDelayMs: number;
+export interface FlightLimits extends ResumeLimits {
   /** With no reader left, a download goes on if at most this much is missing. */
   readonly maxUnreadBytes: number;
 }
@@ -57,6 +55,8 @@ export class Flight {
   #isKept = false;
   #writing: Promise<void> | undefined;
   #failure: unknown;
+  /** The head is in, and it is decided whether what comes is kept. */
+  #isBegun = false;
   #over = false;
 
   constructor(options: FlightOptions) {
@@ -81,10 +81,11 @@ export class Flight {
    * @throws what the client is to be told, when the upstream gives no blob
    */
   async open(state: 'miss' | 'joined'): Promise<Blob> {
-    const reader: Reader = { position: 0, file: undefined };
+    const reader: Reader = { isOpen: true, position: 0, file: undefined };
     this.#readers.add(reader);
     const close = async (): Promise<void> => {
       if (!this.#readers.delete(reader)) return;
+      reader.isOpen = false;
       reader.file?.close();
       this.#wake();
       if (this.#readers.size === 0) await this.#onUnread();
@@ -109,6 +110,7 @@ export class Flight {
     this.#wake();
     for (;;) {
       if (this.#failure) throw this.#failure;
+      if (!reader.isOpen) throw new Error('the reader has left');
       const recent = this.#window.read(position, maxBytes);
       if (recent) return recent;
       if (position < this.#flushed && this.#partial) {
@@ -122,7 +124,12 @@ export class Flight {
 
   async #fly(): Promise<void> {
     try {
-      await this.#download();
+      await resuming(() => this.#download(), {
+        limits: this.#options.limits,
+        received: () => this.#received,
+        isPromised: () => this.#size !== undefined || this.#received > 0,
+        signal: this.#abort.signal,
+      });
       await this.#flush();
       if (!finish(this.#hash, this.#options.digest)) {
         throw new NarrowsError('upstreamUnusable', `The upstream's bytes are not those of ${this.#options.digest}.`);
@@ -142,24 +149,9 @@ export class Flight {
   }
 
   async #download(): Promise<void> {
-    for (let resumes = 0; ; resumes++) {
-      const before = this.#received;
-      try {
-        const answer = await this.#options.fetch(before);
-        if (!answer) throw new NarrowsError('blobUnknown', `The upstream has no blob ${this.#options.digest}.`);
-        await this.#receive(answer);
-        return;
-      } catch (error) {
-        if (this.#received > before) resumes = 0;
-        const mayComeBack = !(error instanceof NarrowsError) || isUpstreamTrouble(error);
-        const isStarted = this.#size !== undefined || this.#received > 0;
-        if (!mayComeBack || !isStarted || this.#abort.signal.aborted || resumes >= this.#options.limits.maxResumes) {
-          throw toFailure(error);
-        }
-        const patience = this.#options.limits.resumeDelayMs * 2 ** Math.min(resumes, 6);
-        await delay(patience * (0.5 + Math.random() / 2), undefined, { signal: this.#abort.signal });
-      }
-    }
+    const answer = await this.#options.fetch(this.#received);
+    if (!answer) throw new NarrowsError('blobUnknown', `The upstream has no blob ${this.#options.digest}.`);
+    await this.#receive(answer);
   }
 
   async #receive(answer: BlobAnswer): Promise<void> {
@@ -196,7 +188,9 @@ export class Flight {
       this.#partial = await this.#options.begin();
       this.#isKept = this.#partial !== undefined;
     }
+    this.#isBegun = true;
     if (this.#size !== undefined) this.#headKnown.resolve();
+    this.#giveUpIfUnwanted();
   }
 
   async #take(chunk: Buffer): Promise<void> {
@@ -267,19 +261,21 @@ export class Flight {
       await partial?.close().catch(this.#options.onTrouble);
       return;
     }
-    const missing = this.#size === undefined ? Infinity : this.#size - this.#received;
-    if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.#abort.abort();
+    this.#giveUpIfUnwanted();
     this.#wake();
+  }
+
+  /** With no reader left, only what will be kept is worth going on, and not at any length. Before its head, all is. */
+  #giveUpIfUnwanted(): void {
+    if (this.#readers.size > 0 || !this.#isBegun) return;
+    const missing = (this.#size ?? 0) - this.#received;
+    if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.#abort.abort();
   }
 }
 
 interface Reader {
+  isOpen: boolean;
   /** Where it reads next: what lies before is done with. */
   position: number;
   file: PartialReader | undefined;
-}
-
-function toFailure(error: unknown): NarrowsError {
-  if (error instanceof NarrowsError) return error;
-  return new NarrowsError('upstreamUnusable', 'The download from the upstream broke off.', { cause: error });
 }

@@ -266,3 +266,20 @@ void t.test(
     t.equal(await flight.landed, undefined);
   },
 );
+
+void t.test('a client that leaves before the head: the download goes on, and the next one joins it', async (t) => {
+  const { upstream, url } = await stage(t);
+  const gate = Promise.withResolvers<void>();
+  upstream.script = async (seen) => {
+    if (seen.method === 'GET') await gate.promise;
+    return false;
+  };
+  const leaving = new AbortController();
+  const gone = fetch(url, { signal: leaving.signal }).catch(() => 'gone');
+  await until(() => upstream.count('GET blobs') === 1, 'the download');
+  leaving.abort();
+  t.equal(await gone, 'gone');
+  gate.resolve();
+  t.ok((await download(url)).body.equals(bytes));
+  t.equal(upstream.count('GET blobs'), 1);
+});
