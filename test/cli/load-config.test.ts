@@ -1,4 +1,5 @@
-import { writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadConfig } from '../../src/cli/load-config.ts';
@@ -74,4 +75,11 @@ void t.test('keys that are traps of the language are keys that do not exist', as
   await writeFile(file, '__proto__: { polluted: 1 }\nconstructor: { x: 1 }\n');
   await t.rejects(loadConfig(file, {}, io()), /there is no such key/);
   t.notOk('polluted' in {});
+});
+
+void t.test('every example is a configuration without mistakes', async (t) => {
+  const folder = new URL('../../config/', import.meta.url);
+  const examples = (await readdir(folder)).filter((name) => name.endsWith('.example.yaml'));
+  t.ok(examples.length >= 2);
+  for (const name of examples) await t.resolves(loadConfig(fileURLToPath(new URL(name, folder)), {}, io()), name);
 });
