@@ -28,7 +28,8 @@ export function createLog(level: string, target: LogTarget): Log {
 /** An error and its causes as text: their other fields may hold requests, and with them secrets. */
 function describe(error: unknown): string {
   const messages: string[] = [];
-  for (let at = error; at instanceof Error && messages.length < 5; at = at.cause) messages.push(at.message || at.name);
+  for (let at = error; at instanceof Error && messages.length < 5; at = at.cause)
+    messages.push((at.message || at.name).replace(/\.$/, ''));
   return messages.length > 0 ? messages.join(': ') : String(error);
 }
 
@@ -40,8 +41,24 @@ function plain(value: unknown): string {
   return text.replaceAll(/\p{Cc}/gu, (one) => JSON.stringify(one).slice(1, -1));
 }
 
+/** The access log as people read it: what was answered to what, and only what is worth a look besides. */
+function shortRequest({
+  msg,
+  status,
+  method,
+  url,
+  ms,
+  id: _,
+  isWhole,
+  ...rest
+}: Record<string, unknown>): Record<string, unknown> {
+  const head = `${plain(status)} ${plain(method)} ${plain(url)} ${plain(ms)}ms`;
+  return { msg: msg === 'request' ? head : `${head} ${plain(msg)}`, ...rest, ...(isWhole === false && { isWhole }) };
+}
+
 function humanLine(line: string): string {
-  const { level, time, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
+  const { level, time, ...said } = JSON.parse(line) as Record<string, unknown>;
+  const { msg, ...rest } = said['method'] === undefined ? said : shortRequest(said);
   const colour = colours[level as keyof typeof colours] ?? 'green';
   const clock = String(time).slice(11, 19);
   const fields = Object.entries(rest).map(([key, value]) => styleText('gray', `${key}=`) + plain(value));

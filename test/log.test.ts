@@ -60,8 +60,8 @@ void t.test('createLog: an error is its message and those of its causes, never i
   t.same(
     json().map((line) => line['err']),
     [
-      'docker.io does not answer.: connection refused',
-      'docker.io does not answer.: connection refused',
+      'docker.io does not answer: connection refused',
+      'docker.io does not answer: connection refused',
       'a text',
       'TypeError',
     ],
@@ -108,5 +108,16 @@ void t.test('createLog: a structure is told to people as well', (t) => {
   const line = stripVTControlCharacters(lines.join(''));
   t.match(line, 'linux/arm64');
   t.match(line, 'disk');
+  t.end();
+});
+
+void t.test('createLog: the access log is told to people as what was answered to what', (t) => {
+  const { log, lines } = recorded('info', true);
+  const request = { status: 200, id: 'an-id', method: 'GET', url: '/v2/', ms: 3, client: '::1', isWhole: true };
+  log.info({ ...request, view: 'image' }, 'request');
+  log.warn({ ...request, isWhole: false }, 'request broken off');
+  const [first = '', second = ''] = lines.map(stripVTControlCharacters);
+  t.match(first, /info {2}200 GET \/v2\/ 3ms client=::1 view=image\n$/);
+  t.match(second, /warn {2}200 GET \/v2\/ 3ms request broken off client=::1 isWhole=false\n$/);
   t.end();
 });
