@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { access, constants, readFile } from 'node:fs/promises';
 import { parseDocument } from 'yaml';
 import { ConfigError, parseConfig } from '../config.ts';
 import type { Config, Mistake } from '../config.ts';
@@ -34,13 +34,14 @@ export async function loadConfig(file: string | undefined, overrides: Overrides,
   const defaults = await readYaml(defaultConfigUrl);
   const path = file ?? io.env['NARROWS_CONFIG'];
   const written = path === undefined ? {} : await readYaml(path);
-  const environment = await fromEnvironment(io.env, defaults);
-  const flags = fromOverrides(overrides);
+  const environment = await fromEnvironment(io.env, merge(defaults, written));
+  const flags = fromOverrides(overrides, written);
   const mistakes = [...environment.mistakes, ...flags.mistakes];
   let source = merge(merge(merge(defaults, written), environment.tree), flags.tree);
   source = { ...source, upstreams: withoutNulls(source['upstreams']) };
   try {
     const config = parseConfig(source);
+    mistakes.push(...(await unreadable(config)));
     if (mistakes.length === 0) return { source, config };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
@@ -49,6 +50,27 @@ export async function loadConfig(file: string | undefined, overrides: Overrides,
   const lines = mistakes.map((mistake) => `  ${mistake.path}: ${mistake.message}`);
   const count = lines.length === 1 ? 'a mistake' : `${lines.length} mistakes`;
   throw new CommandError(2, `The configuration has ${count}:\n${lines.join('\n')}`);
+}
+
+/** Files that are named and cannot be read: better told now than at the first pull that needs them. */
+async function unreadable(config: Config): Promise<Mistake[]> {
+  const files: [path: string, file: string | null | undefined][] = [
+    ['dockerConfig', config.dockerConfig],
+    ...config.listen.flatMap(({ tls }, index): [string, string | undefined][] => [
+      [`listen.${index}.tls.cert`, tls?.cert],
+      [`listen.${index}.tls.key`, tls?.key],
+    ]),
+    ...Object.entries(config.upstreams).flatMap(([name, { ca, credentials }]): [string, string | undefined][] => [
+      [`upstreams.${name}.ca`, ca],
+      [`upstreams.${name}.credentials.passwordFile`, credentials?.passwordFile],
+    ]),
+  ];
+  const mistakes = files.map(async ([path, file]): Promise<Mistake[]> => {
+    if (file === null || file === undefined) return [];
+    const failure = await access(file, constants.R_OK).catch((error: NodeJS.ErrnoException) => error);
+    return failure ? [{ path, message: `${file} cannot be read (${failure.code})` }] : [];
+  });
+  return (await Promise.all(mistakes)).flat();
 }
 
 async function readYaml(path: string | URL): Promise<Tree> {
@@ -63,7 +85,7 @@ async function readYaml(path: string | URL): Promise<Tree> {
     );
   }
   const document = parseDocument(text, { prettyErrors: true });
-  const problems = document.errors.map((error) => `  ${error.message.split('\n', 1)[0]}`);
+  const problems = document.errors.map((error) => `  ${error.message.split('\n', 1)[0]?.replace(/:$/, '')}`);
   if (problems.length > 0) throw new CommandError(2, `${String(path)} is not YAML:\n${problems.join('\n')}`);
   const value: unknown = document.toJS({ maxAliasCount: 100 }) ?? {};
   if (isTree(value)) return value;
@@ -98,9 +120,9 @@ interface Contribution {
  * `NARROWS_UPSTREAM_DOCKER_IO_USERNAME` and `…_PASSWORD` the credentials of an upstream; with `_FILE` behind any of
  * them the value is what that file holds.
  */
-async function fromEnvironment(env: Io['env'], defaults: Tree): Promise<Contribution> {
-  const paths = new Map(leavesOf(defaults).map((path) => [variableOf(path), path]));
-  for (const name of Object.keys((defaults['upstreams'] as Tree | undefined) ?? {})) {
+async function fromEnvironment(env: Io['env'], known: Tree): Promise<Contribution> {
+  const paths = new Map(leavesOf(known).map((path) => [variableOf(path), path]));
+  for (const name of isTree(known['upstreams']) ? Object.keys(known['upstreams']) : []) {
     for (const field of ['username', 'password']) {
       paths.set(variableOf(['upstream', name, field]), ['upstreams', name, 'credentials', field]);
     }
@@ -120,7 +142,7 @@ async function fromEnvironment(env: Io['env'], defaults: Tree): Promise<Contribu
   return { tree, mistakes };
 }
 
-/** Upstreams of the file have names that the defaults do not know: `NARROWS_UPSTREAM_<NAME>_…` names them in lower case. */
+/** Of upstreams that only the command line names, those with a name of one word can be found out. */
 function upstreamPath(variable: string): string[] | undefined {
   const match = /^NARROWS_UPSTREAM_([A-Z0-9]+)_(USERNAME|PASSWORD)(?:_FILE)?$/.exec(variable);
   return match ? ['upstreams', match[1]!.toLowerCase(), 'credentials', match[2]!.toLowerCase()] : undefined;
@@ -146,7 +168,7 @@ async function readSecret(path: string): Promise<string | undefined> {
   return (await readFile(path, 'utf8').catch(() => undefined))?.trimEnd();
 }
 
-function fromOverrides(overrides: Overrides): Contribution {
+function fromOverrides(overrides: Overrides, written: Tree): Contribution {
   const { listen, admin, upstreams = [], defaultUpstream, store } = overrides;
   const mistakes: Mistake[] = [];
   const named = upstreams.map((text) => {
@@ -154,6 +176,10 @@ function fromOverrides(overrides: Overrides): Contribution {
     if (name === undefined) mistakes.push({ path: `--upstream ${text}`, message: 'expected NAME=URL' });
     return [name ?? '', { url }] as const;
   });
+  const replaced = [written['listen'] ?? []].flat().filter((entry) => isTree(entry) && Object.keys(entry).length > 1);
+  if (listen && replaced.length > 0) {
+    mistakes.push({ path: '--listen', message: 'would replace listeners of the file that say more than an address; name them in one place only' });
+  }
   const tree: Tree = {
     ...(listen && { listen: listen.map((address) => ({ address })) }),
     ...(admin !== undefined && { admin: { address: admin } }),
