@@ -3,7 +3,7 @@
  * Codes are those of the OCI distribution specification ("Error Codes") where it has one; `UNAVAILABLE` and `UNKNOWN`
  * are those that registries have always used for trouble behind them.
  *
- * Only what is truly unknown is a 404: clients fall back to another host on a 5xx, but remember a "not found".
+ * Only what is truly unknown is a 404: what asks for a tag or a signature takes a "not found" for an answer.
  */
 export const errors = {
   blobUnknown: { code: 'BLOB_UNKNOWN', status: 404 },
@@ -20,6 +20,8 @@ export const errors = {
   rateLimited: { code: 'TOOMANYREQUESTS', status: 429 },
   overloaded: { code: 'TOOMANYREQUESTS', status: 503 },
   draining: { code: 'UNAVAILABLE', status: 503 },
+  storeUnavailable: { code: 'UNAVAILABLE', status: 503 },
+  upstreamRefused: { code: 'UNAVAILABLE', status: 502 },
   upstreamUnusable: { code: 'UNAVAILABLE', status: 502 },
   upstreamManifestInvalid: { code: 'MANIFEST_INVALID', status: 502 },
   upstreamUnavailable: { code: 'UNAVAILABLE', status: 503 },
@@ -55,6 +57,13 @@ export class NarrowsError extends Error {
     this.headers = options.headers ?? {};
   }
 
+  /** The same with more headers; a new one, for one failure may be told to many callers. */
+  withHeaders(headers: Record<string, string>): NarrowsError {
+    const { kind, message, cause, detail, retryAfterS } = this;
+    const more = { cause, detail, headers: { ...headers, ...this.headers } };
+    return new NarrowsError(kind, message, { ...more, ...(retryAfterS !== undefined && { retryAfterS }) });
+  }
+
   get status(): number {
     return errors[this.kind].status;
   }
@@ -72,6 +81,7 @@ export function isKind(error: unknown, ...kinds: ErrorName[]): error is NarrowsE
 export function isUpstreamTrouble(error: unknown): error is NarrowsError {
   return isKind(
     error,
+    'upstreamRefused',
     'upstreamUnusable',
     'upstreamUnavailable',
     'upstreamTimeout',

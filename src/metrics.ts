@@ -65,9 +65,9 @@ export function createMetrics(): Metrics {
     upstreamAnswered: (upstream, outcome) => upstreamRequests.inc({ upstream, outcome }),
     pull: {
       flightStarted: () => flying.inc(),
-      flightLanded(_digest, error) {
+      flightLanded(_digest, { outcome }) {
         flying.dec();
-        flights.inc({ outcome: error === undefined ? 'done' : 'failed' });
+        flights.inc({ outcome });
       },
       platformLie: () => lies.inc(),
       stale: () => stale.inc(),

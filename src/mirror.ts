@@ -73,6 +73,8 @@ async function start(
     now,
   });
 
+  closers.push(() => pull.close());
+
   let isReady = false;
   const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
   const admin = address && (await startAdmin({ ...address, isReady: () => isReady, metrics: metrics.render }));
@@ -131,12 +133,19 @@ function openRecords(
 ): Records {
   const database = openSqliteRecords(join(config.cache.disk.path, 'records.sqlite'));
   closers.push(() => database.close());
-  const purging = setInterval(() => database.purge(now()), 60_000).unref();
-  closers.push(() => clearInterval(purging));
-  return createRecords(database.adapter, (error) => {
+  const onTrouble = (error: unknown) => {
     metrics.tierTrouble('records');
     log.warn({ err: error }, 'the records could not be used; going on without them');
-  });
+  };
+  const purging = setInterval(() => {
+    try {
+      database.purge(now());
+    } catch (error) {
+      onTrouble(error);
+    }
+  }, 60_000).unref();
+  closers.push(() => clearInterval(purging));
+  return createRecords(database.adapter, onTrouble);
 }
 
 async function openRegistries(
@@ -254,9 +263,9 @@ function observe(
 ): PullObserver {
   return {
     flightStarted: counters.flightStarted,
-    flightLanded(digest, error) {
-      counters.flightLanded(digest, error);
-      if (error !== undefined) log.warn({ digest, err: error }, 'a download failed');
+    flightLanded(digest, landing) {
+      counters.flightLanded(digest, landing);
+      if (landing.outcome === 'failed') log.warn({ digest, err: landing.error }, 'a download failed');
     },
     platformLie(repository, child) {
       counters.platformLie(repository, child);

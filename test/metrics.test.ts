@@ -54,8 +54,8 @@ void t.test('metrics: a download is running until it lands, well or not', async 
   const { pull } = metrics;
   for (let at = 0; at < 3; at++) pull.flightStarted(digest);
   t.equal((await samplesOf(metrics)).get('narrows_downloads_running{}'), 3);
-  pull.flightLanded(digest, undefined);
-  pull.flightLanded(digest, new Error('cut'));
+  pull.flightLanded(digest, { outcome: 'done' });
+  pull.flightLanded(digest, { outcome: 'failed', error: new Error('cut') });
   const samples = await samplesOf(metrics);
   t.equal(samples.get('narrows_downloads_running{}'), 1);
   t.equal(samples.get('narrows_downloads_total{outcome="done"}'), 1);

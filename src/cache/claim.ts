@@ -18,7 +18,7 @@ export interface Claim {
 export async function claimFolder(root: string): Promise<Claim> {
   await mkdir(root, { recursive: true });
   await sweep(root);
-  for (;;) {
+  for (let tries = 0; tries < maxTries; tries++) {
     const folder = join(root, randomUUID());
     const lock = tryLock(lockOf(folder));
     // A sweep beside us may have seen the file before it was locked, and removed it: then it locks nothing.
@@ -33,7 +33,10 @@ export async function claimFolder(root: string): Promise<Claim> {
       },
     };
   }
+  throw new Error(`${root} is swept by others faster than a folder in it can be claimed`);
 }
+
+const maxTries = 100;
 
 function lockOf(folder: string): string {
   return `${folder}.lock`;
@@ -44,7 +47,7 @@ async function sweep(root: string): Promise<void> {
   for (const name of names) {
     const folder = join(root, name.replace(/\.lock$/, ''));
     // A lock is older than its folder, but the list may have been read between the two.
-    const lock = (await exists(lockOf(folder))) ? tryLock(lockOf(folder)) : undefined;
+    const lock = (await exists(lockOf(folder))) ? tryToSweep(lockOf(folder)) : undefined;
     if (!lock && (await exists(lockOf(folder)))) continue;
     await rm(folder, { recursive: true, force: true });
     await rm(lockOf(folder), { force: true });
@@ -52,6 +55,16 @@ async function sweep(root: string): Promise<void> {
   }
 }
 
+/** What cannot be locked is let be: a sweep is a kindness, no duty. */
+function tryToSweep(path: string): DatabaseSync | undefined {
+  try {
+    return tryLock(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined where another holds it. @throws for what no waiting mends: a folder that cannot be written to */
 function tryLock(path: string): DatabaseSync | undefined {
   let database: DatabaseSync | undefined;
   try {
@@ -59,9 +72,10 @@ function tryLock(path: string): DatabaseSync | undefined {
     // Nothing is written, so nothing needs a journal, which would be a file that no sweep knows.
     database.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE');
     return database;
-  } catch {
+  } catch (error) {
     database?.close();
-    return undefined;
+    if (/database is locked/.test((error as Error).message)) return undefined;
+    throw error;
   }
 }
 

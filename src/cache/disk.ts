@@ -45,7 +45,10 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
     async open(digest) {
       const file = await openIfThere(fileOf(digest));
       if (!file) return undefined;
-      const identity = await identityOf(file);
+      const identity = await identityOf(file).catch(async (error: unknown) => {
+        await file.close();
+        throw error;
+      });
       // A file of no bytes is what a full disk or a power cut leaves of a name; the empty blob costs a download.
       if (identity.size === 0) {
         await file.close();
@@ -120,11 +123,12 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
     }
     const blob = fileBlob(file, readers.open(file), identity.size, undefined);
     try {
-      await verify(blob, digest);
-      verified.set(digest, identity.text);
-    } catch (error) {
+      if (await verify(blob, digest)) {
+        verified.set(digest, identity.text);
+        return;
+      }
       await tier.delete(digest);
-      throw error;
+      throw new Error(`stored content does not hash to ${digest}`);
     } finally {
       await blob.close();
     }
@@ -163,7 +167,8 @@ function fileBlob(file: FileHandle, reader: PartialReader, size: number, verifie
     read: (position, maxBytes) => reader.read(position, maxBytes),
     close() {
       reader.close();
-      return (closed ??= file.close());
+      // Nothing was written: a failing close loses nothing.
+      return (closed ??= file.close().catch(() => undefined));
     },
   };
 }

@@ -6,8 +6,8 @@ import type { Digest } from '../oci/digest.ts';
 export interface TagRecord {
   readonly digest?: Digest;
   readonly checkedAtMs: number;
-  /** The last question found the upstream in trouble: this is what it said before. */
-  readonly isStale?: boolean;
+  /** When a question since then found the upstream in trouble: the record is what it said before. */
+  readonly troubledAtMs?: number;
 }
 
 /** A repository is known to hold a manifest: its upstream gave it. */
@@ -37,6 +37,8 @@ export interface PlatformCheck {
 /** One kind of record. A broken store reads as empty and answers a write with false: records can be learnt again. */
 export interface RecordSpace<T> {
   get(key: string): Promise<T | undefined>;
+  /** The same, where "not there" must be told from "cannot be read". @throws what is wrong with the store */
+  mustGet(key: string): Promise<T | undefined>;
   set(key: string, value: T, ttlMs?: number): Promise<boolean>;
   setMany(entries: readonly { key: string; value: T }[]): Promise<void>;
   delete(key: string): Promise<void>;
@@ -85,6 +87,7 @@ function createSpace<T>(
 
   return {
     get: (key) => attempt(() => keyv.get(key), undefined),
+    mustGet: (key) => keyv.get(key),
     set: (key, value, ttlMs) => attempt(() => keyv.set(key, value, ttlMs), false),
     async setMany(entries) {
       if (entries.length === 0) return;

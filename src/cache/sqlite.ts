@@ -18,7 +18,9 @@ export interface SqliteRecords {
  */
 export function openSqliteRecords(path: string): SqliteRecords {
   const database = openOrReplace(path);
-  const purge = database.prepare('DELETE FROM records WHERE expires IS NOT NULL AND expires < ?');
+  const purge = database.prepare(
+    'DELETE FROM records WHERE key IN (SELECT key FROM records WHERE expires IS NOT NULL AND expires < ? LIMIT 1000)',
+  );
   return {
     adapter: () => new SqliteAdapter(database),
     purge: (now) => void purge.run(now),
@@ -134,8 +136,11 @@ function openOrReplace(path: string): DatabaseSync {
   }
 }
 
+/** Waiting for another process's write stops this one whole. Records can be learnt again, so it does not wait long. */
+const maxWaitMs = 200;
+
 function openDatabase(path: string): DatabaseSync {
-  const database = new DatabaseSync(path, { timeout: 5000 });
+  const database = new DatabaseSync(path, { timeout: maxWaitMs });
   try {
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;');
     database.exec('CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value TEXT, expires REAL) WITHOUT ROWID');

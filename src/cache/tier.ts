@@ -17,6 +17,9 @@ export interface Blob {
    * way. The buffer stays as it is until the second read after this one, so that one can be sent while the next fills.
    */
   read(position: number, maxBytes: number): Promise<Buffer>;
+  /** Says that no read will come any more, before waiting for `verified`: a source that paces itself need not wait. */
+  doneReading?(): void;
+  /** Never rejects, and may be called again. */
   close(): Promise<void>;
 }
 

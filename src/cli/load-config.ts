@@ -178,7 +178,10 @@ function fromOverrides(overrides: Overrides, written: Tree): Contribution {
   });
   const replaced = [written['listen'] ?? []].flat().filter((entry) => isTree(entry) && Object.keys(entry).length > 1);
   if (listen && replaced.length > 0) {
-    mistakes.push({ path: '--listen', message: 'would replace listeners of the file that say more than an address; name them in one place only' });
+    mistakes.push({
+      path: '--listen',
+      message: 'would replace listeners of the file that say more than an address; name them in one place only',
+    });
   }
   const tree: Tree = {
     ...(listen && { listen: listen.map((address) => ({ address })) }),

@@ -22,27 +22,30 @@ export function createSender({ stallMs }: StreamLimits): Sender {
         headers: { 'content-range': `bytes */${blob.size}` },
       });
     }
+    // An empty body is whole with its head.
+    if (blob.size === 0) await blob.verified;
     writeHead(response, reply, blob.size, range);
     // Clients give up on a silent server long before a large blob is here (containerd: 30 s).
     if (blob.verified) response.flushHeaders();
-    await pump(blob, range ?? { start: 0, end: blob.size - 1 }, response);
+    if (blob.size > 0) await pump(blob, range ?? { start: 0, end: blob.size - 1 }, response);
+    else response.end();
   }
 
   /** The one loop that bytes leave by: while a chunk is being sent, the next is read. */
   async function pump(blob: Blob, { start, end }: ByteRange, response: ServerResponse): Promise<void> {
     const sink = createSink(response, stallMs);
-    let isVerified = blob.verified === undefined;
-    for (let position = start; position <= end;) {
-      // The last byte waits for the verdict: a client must never take a wrong blob for a whole one.
-      const until = isVerified ? end + 1 : end;
-      if (position === until) {
-        await blob.verified;
-        isVerified = true;
-        continue;
-      }
+    // The last byte waits for the verdict: a client must never take a wrong blob for a whole one.
+    const until = blob.verified ? end : end + 1;
+    for (let position = start; position < until;) {
       const chunk = await blob.read(position, until - position);
       await sink.write(chunk);
       position += chunk.length;
+    }
+    if (until === end) {
+      const last = Buffer.from(await blob.read(end, 1));
+      blob.doneReading?.();
+      await blob.verified;
+      await sink.write(last);
     }
     await sink.end();
   }
@@ -60,7 +63,9 @@ export function createSender({ stallMs }: StreamLimits): Sender {
         if (body.kind === 'size') return endEmpty(response, reply, body.size);
         if (body.kind === 'bytes') {
           writeHead(response, reply, body.bytes.length);
-          response.end(body.bytes);
+          const sink = createSink(response, stallMs);
+          await sink.write(body.bytes);
+          await sink.end();
         }
       } finally {
         if (!response.headersSent) await blob?.close();

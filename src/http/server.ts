@@ -135,6 +135,7 @@ async function answer(
   const failure: { error?: unknown } = {};
   response.setHeader('docker-distribution-api-version', 'registry/2.0');
   response.setHeader('x-request-id', id);
+  response.setHeader('x-content-type-options', 'nosniff');
   response.once('close', () => options.onAnswered(describe(request, response, id, started, failure.error)));
   try {
     await sender.send(await options.pull(parseRequest(request, endpoint)), request, response);

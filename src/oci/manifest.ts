@@ -3,7 +3,7 @@ import { isDigest } from './digest.ts';
 import type { Digest } from './digest.ts';
 import { asObject, parseJson } from './json.ts';
 import type { Json, JsonObject } from './json.ts';
-import { baseType, isIndexType, isManifestType, mediaTypes } from './media-types.ts';
+import { baseType, isIndexType, isManifestType, isMediaType, mediaTypes } from './media-types.ts';
 import { normalise } from './platform.ts';
 import type { Platform } from './platform.ts';
 
@@ -89,6 +89,10 @@ const generic = new Set(['', 'application/json', 'application/octet-stream', 'te
 function mediaTypeOf(contentType: string, source: JsonObject): string {
   const outer = baseType(contentType);
   const inner = typeof source['mediaType'] === 'string' ? source['mediaType'] : undefined;
+  for (const type of [outer, inner]) {
+    if (type && !isMediaType(type.toLowerCase()))
+      throw invalid(`${JSON.stringify(type.slice(0, 80))} is no media type`);
+  }
   // Plain file servers give manifests under no type of their own: then the document says what it is.
   if (generic.has(outer)) return inner ?? guess(source) ?? (outer || 'application/octet-stream');
   if (inner !== undefined && inner !== outer && (isKnown(inner) || isKnown(outer))) {

@@ -36,6 +36,13 @@ export function baseType(contentType: string): string {
   return (contentType.split(';', 1)[0] ?? '').trim().toLowerCase();
 }
 
+// RFC 6838, 4.2. It becomes a header: what is no type does not get there.
+const grammar = /^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}\/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$/;
+
+export function isMediaType(text: string): boolean {
+  return grammar.test(text);
+}
+
 /**
  * Does an Accept header let `mediaType` pass? Without a header everything does (RFC 9110, 12.5.1). Some clients send
  * one line, some a line for each type; node joins them with a comma.

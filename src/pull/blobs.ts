@@ -20,6 +20,8 @@ export interface Blobs {
   head(source: Source, digest: Digest): Promise<BlobSize>;
   /** The whole of a blob that is small; undefined for one of more than `maxBytes`. */
   readSmall(source: Source, digest: Digest, maxBytes: number): Promise<Buffer | undefined>;
+  /** Ends every download; for the end of the program. */
+  close(): Promise<void>;
 }
 
 /** Enough for a pull upstream not to stumble over each write, however many downloads share the memory. */
@@ -37,8 +39,12 @@ interface Running {
  * its upstream is asked, so that nobody reads through one repository what only another may show.
  */
 export function createBlobs({ store, records, rules, observer }: PullParts): Blobs {
+  /** By digest, those that can be joined. */
   const flights = new Map<Digest, Running>();
+  /** All that have not landed, also those that nobody can join any more. */
+  const airborne = new Set<Running>();
   const confirming = createOnce<void>();
+  let landings = 0;
 
   async function confirm(source: Source, digest: Digest): Promise<void> {
     if (await records.blobs.get(contentKey(source, digest))) return;
@@ -48,7 +54,8 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
   async function askHead(source: Source, digest: Digest): Promise<number | undefined> {
     const head = await source.upstream.blobHead(source.repository, digest);
     if (!head) throw unknown(source, digest);
-    const size = head.size ?? (await records.blobs.get(contentKey(source, digest)))?.size;
+    // What a manifest says goes before what a HEAD says: some registries answer it with a length of 0.
+    const size = (await records.blobs.get(contentKey(source, digest)))?.size ?? head.size;
     await records.blobs.set(contentKey(source, digest), size === undefined ? {} : { size });
     return size;
   }
@@ -65,29 +72,51 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     }
   }
 
-  /** Joins the flight for a blob, or starts it. From finding one to boarding it nothing is awaited. */
-  async function board(source: Source, digest: Digest): Promise<Blob> {
+  async function open(source: Source, digest: Digest): Promise<Blob> {
     for (let isConfirmed = false; ;) {
-      const running = flights.get(digest);
-      const joined = running?.flight.isJoinable ? running : undefined;
-      if (joined && joined.sourceKey !== source.key && !isConfirmed) {
-        await confirm(source, digest);
-        isConfirmed = true;
+      const running = joinable(digest);
+      if (running) {
+        if (running.sourceKey === source.key || isConfirmed) {
+          const blob = await board(running, 'joined', source, digest);
+          if (blob) return blob;
+        } else {
+          await confirm(source, digest);
+          isConfirmed = true;
+        }
         continue;
       }
-      const { flight, sourceKey } = joined ?? start(source, digest);
-      try {
-        return await flight.open(joined ? 'joined' : 'miss');
-      } catch (error) {
-        // Another repository's failure (its rights, its upstream) says nothing about this one.
-        if (sourceKey === source.key) throw told(error, source, digest);
-        if (flights.get(digest) === joined) flights.delete(digest);
-      }
+      const before = landings;
+      const stored = await openStored(source, digest);
+      if (stored) return stored;
+      // What landed, or took off, while the store was being asked, the store may not have seen.
+      if (landings !== before || joinable(digest)) continue;
+      return (await board(start(source, digest), 'miss', source, digest))!;
+    }
+  }
+
+  function joinable(digest: Digest): Running | undefined {
+    const running = flights.get(digest);
+    return running?.flight.isJoinable ? running : undefined;
+  }
+
+  /** Undefined where another repository's flight failed: its rights and its upstream say nothing about this one. */
+  async function board(
+    running: Running,
+    state: 'miss' | 'joined',
+    source: Source,
+    digest: Digest,
+  ): Promise<Blob | undefined> {
+    try {
+      return await running.flight.open(state);
+    } catch (error) {
+      if (running.sourceKey === source.key) throw told(error, source, digest);
+      if (flights.get(digest) === running) flights.delete(digest);
+      return undefined;
     }
   }
 
   function start(source: Source, digest: Digest): Running {
-    if (flights.size >= rules.maxFlights) {
+    if (airborne.size >= rules.maxFlights) {
       throw new NarrowsError('overloaded', `This mirror downloads ${rules.maxFlights} blobs already.`, {
         retryAfterS: 5,
       });
@@ -95,7 +124,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     const flight = new Flight({
       digest,
       limits: rules.flight,
-      windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / flights.size),
+      windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / airborne.size),
       expectedSize: async () => (await records.blobs.get(contentKey(source, digest)))?.size,
       fetch: (from) => source.upstream.blob(source.repository, digest, from),
       begin: () => store.begin(),
@@ -103,33 +132,28 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     });
     const running = { flight, sourceKey: source.key };
     flights.set(digest, running);
+    airborne.add(running);
     observer.flightStarted(digest);
     void land(running, source, digest);
     return running;
   }
 
   async function land(running: Running, source: Source, digest: Digest): Promise<void> {
-    const failure = await running.flight.landed;
-    if (flights.get(digest) === running) flights.delete(digest);
-    observer.flightLanded(digest, failure);
-    if (failure === undefined && !(await records.blobs.get(contentKey(source, digest)))) {
+    const landing = await running.flight.landed;
+    if (landing.outcome === 'done' && !(await records.blobs.get(contentKey(source, digest)))) {
       await records.blobs.set(contentKey(source, digest), {});
     }
-  }
-
-  async function open(source: Source, digest: Digest): Promise<Blob> {
-    if (!flights.get(digest)?.flight.isJoinable) {
-      const stored = await openStored(source, digest);
-      if (stored) return stored;
-    }
-    return board(source, digest);
+    landings++;
+    airborne.delete(running);
+    if (flights.get(digest) === running) flights.delete(digest);
+    observer.flightLanded(digest, landing);
   }
 
   return {
     open,
 
     async head(source, digest) {
-      if (!flights.has(digest)) {
+      if (!joinable(digest)) {
         const stored = await openStored(source, digest);
         await stored?.close();
         if (stored) return { size: stored.size, state: stored.state };
@@ -147,6 +171,12 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
       if (blob.size <= maxBytes) return readAll(blob);
       await blob.close();
       return undefined;
+    },
+
+    async close() {
+      const all = [...airborne];
+      for (const { flight } of all) flight.abandon();
+      await Promise.all(all.map(({ flight }) => flight.landed));
     },
   };
 }

@@ -27,6 +27,10 @@ export interface FlightOptions {
   onTrouble(error: unknown): void;
 }
 
+/** How a flight ended; `abandoned` is nobody's fault. */
+export type Landing =
+  { readonly outcome: 'done' | 'abandoned' } | { readonly outcome: 'failed'; readonly error: unknown };
+
 /**
  * One download that any number of readers share. They follow the growing copy, not each other: the upstream sends at
  * its own speed, a slow reader reads from the disk, a late one starts at any place. It goes on when all have left, and
@@ -36,8 +40,8 @@ export interface FlightOptions {
  * slowest reader, late readers need a flight of their own (`isJoinable`), and nothing is kept.
  */
 export class Flight {
-  /** Resolves when the flight is over and its copy has its name or is gone: with undefined, or with what went wrong. */
-  readonly landed: Promise<unknown>;
+  /** Resolves when the flight is over, and its copy has its name or is gone. */
+  readonly landed: Promise<Landing>;
 
   readonly #options: FlightOptions;
   readonly #hash: Hash;
@@ -66,7 +70,7 @@ export class Flight {
     // Nobody may be listening to either when they fail: readers get the failure from their reads.
     this.#headKnown.promise.catch(() => undefined);
     this.#verified.promise.catch(() => undefined);
-    this.landed = this.#fly().then(() => this.#failure);
+    this.landed = this.#fly().then(() => this.#landing());
   }
 
   /** Can a reader start at any place? Not at the end of a flight, nor once content is gone that only the window held. */
@@ -101,8 +105,23 @@ export class Flight {
       state,
       verified: this.#verified.promise,
       read: (position, maxBytes) => this.#read(reader, position, maxBytes),
+      doneReading: () => {
+        reader.position = Infinity;
+        this.#wake();
+      },
       close,
     };
+  }
+
+  /** Nobody is to be served any more. */
+  abandon(): void {
+    this.#abort.abort();
+    this.#wake();
+  }
+
+  #landing(): Landing {
+    if (this.#failure === undefined) return { outcome: 'done' };
+    return this.#abort.signal.aborted ? { outcome: 'abandoned' } : { outcome: 'failed', error: this.#failure };
   }
 
   async #read(reader: Reader, position: number, maxBytes: number): Promise<Buffer> {
@@ -176,14 +195,14 @@ export class Flight {
 
   async #begin(answer: BlobAnswer): Promise<void> {
     if (answer.offset > this.#received) throw new Error(`asked from ${this.#received}, answered from ${answer.offset}`);
-    const size = answer.size ?? (await this.#options.expectedSize());
-    if (this.#size !== undefined && size !== undefined && size !== this.#size) {
+    const known = this.#size ?? (await this.#options.expectedSize());
+    if (known !== undefined && answer.size !== undefined && answer.size !== known) {
       throw new NarrowsError(
         'upstreamUnusable',
-        `The upstream changes its mind about the size of ${this.#options.digest}.`,
+        `The upstream tells another size for ${this.#options.digest} than it did before.`,
       );
     }
-    this.#size ??= size;
+    this.#size = known ?? answer.size;
     if (!this.#partial && this.#received === 0) {
       this.#partial = await this.#options.begin();
       this.#isKept = this.#partial !== undefined;
@@ -269,7 +288,7 @@ export class Flight {
   #giveUpIfUnwanted(): void {
     if (this.#readers.size > 0 || !this.#isBegun) return;
     const missing = (this.#size ?? 0) - this.#received;
-    if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.#abort.abort();
+    if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.abandon();
   }
 }
 

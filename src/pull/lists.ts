@@ -95,7 +95,7 @@ async function fromApi(source: Source, subject: Digest, query: URLSearchParams):
     return await source.upstream.list(source.repository, `referrers/${subject}`, query);
   } catch (error) {
     // Registries of before the referrers API answer its path with all sorts of refusals.
-    if (isKind(error, 'upstreamUnusable')) return undefined;
+    if (isKind(error, 'upstreamRefused')) return undefined;
     throw error;
   }
 }

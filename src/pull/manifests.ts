@@ -1,12 +1,13 @@
-import { baseType } from '../oci/media-types.ts';
+import { baseType, isMediaType } from '../oci/media-types.ts';
 import { parseDocument } from '../oci/manifest.ts';
 import type { Descriptor, Document } from '../oci/manifest.ts';
-import { isKind } from '../errors.ts';
+import { NarrowsError, isKind } from '../errors.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Tag } from '../oci/reference.ts';
 import { readAll } from '../cache/bytes.ts';
 import { contentKey } from '../cache/records.ts';
+import type { NarrowedRecord } from '../cache/records.ts';
 import type { CacheState } from '../cache/tier.ts';
 import type { Source } from '../upstream/registries.ts';
 import { narrowIndex } from './narrow.ts';
@@ -43,9 +44,9 @@ export function createManifests({ store, records }: PullParts): Manifests {
     return bytes && { digest, bytes, mediaType: held.mediaType, state: blob.state };
   }
 
-  async function makeAgain(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
-    const recipe = await records.narrowed.get(contentKey(source, digest));
-    const original = recipe && (await byDigest(source, recipe.index));
+  async function makeAgain(source: Source, digest: Digest, recipe: NarrowedRecord): Promise<HeldManifest | undefined> {
+    // A recipe that someone wrote into a shared store may name itself.
+    const original = recipe.index === digest ? undefined : await byDigest(source, recipe.index);
     if (!original) return undefined;
     const index = parseDocument(original.bytes, original.mediaType);
     if (index.kind !== 'index') return undefined;
@@ -68,7 +69,7 @@ export function createManifests({ store, records }: PullParts): Manifests {
     contentType: string,
     document: Document | undefined,
   ): Promise<HeldManifest> {
-    const mediaType = document?.mediaType ?? (baseType(contentType) || 'application/octet-stream');
+    const mediaType = document?.mediaType ?? opaqueType(contentType);
     await store.put(digest, bytes);
     await records.blobs.setMany(
       blobsOf(document).map(({ digest: blob, size }) => ({ key: contentKey(source, blob), value: { size } })),
@@ -79,10 +80,25 @@ export function createManifests({ store, records }: PullParts): Manifests {
   }
 
   async function byDigest(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
-    const here = (await openHere(source, digest)) ?? (await makeAgain(source, digest));
+    const here = await openHere(source, digest);
     if (here) return here;
-    const { value, joined } = await fetching.run(contentKey(source, digest), () => fetch(source, digest));
-    return value && joined ? { ...value, state: 'joined' } : value;
+    const { value, joined } = await fetching.run(contentKey(source, digest), () => obtain(source, digest));
+    return value && joined && value.state === 'miss' ? { ...value, state: 'joined' } : value;
+  }
+
+  async function obtain(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
+    let recipeTrouble: unknown;
+    const recipe = await records.narrowed.mustGet(contentKey(source, digest)).catch((error: unknown) => {
+      recipeTrouble = error;
+      return undefined;
+    });
+    const made = recipe ? await makeAgain(source, digest, recipe) : undefined;
+    // Looked for again: it may have come while someone else was asking.
+    const found = made ?? (await openHere(source, digest)) ?? (await fetch(source, digest));
+    if (found || recipeTrouble === undefined) return found;
+    throw new NarrowsError('storeUnavailable', `Whether this mirror made ${digest} cannot be looked up now.`, {
+      cause: recipeTrouble,
+    });
   }
 
   return {
@@ -107,6 +123,12 @@ function readLeniently(answer: { bytes: Buffer; contentType: string }): Document
     if (isKind(error, 'upstreamManifestInvalid')) return undefined;
     throw error;
   }
+}
+
+/** What cannot be read is bytes to whoever gets it: no page of a browser, whatever its upstream calls it. */
+function opaqueType(contentType: string): string {
+  const type = baseType(contentType);
+  return isMediaType(type) && !type.startsWith('text/') ? type : 'application/octet-stream';
 }
 
 /** What a repository holds if it holds this manifest: registries take none whose blobs they do not have. */

@@ -4,9 +4,9 @@ import type { Digest } from '../oci/digest.ts';
 import type { Platform } from '../oci/platform.ts';
 import type { Registries } from '../upstream/registries.ts';
 import type { PlatformRules } from './choose-platform.ts';
-import type { FlightLimits } from './flight.ts';
+import type { FlightLimits, Landing } from './flight.ts';
 
-/** What a pull is made of; `main` puts it together. */
+/** What a pull is made of; `mirror` puts it together. */
 export interface PullParts {
   readonly store: Store;
   readonly records: Records;
@@ -36,7 +36,7 @@ export interface PullRules {
 /** Told of what an operator wants to count and read about; it must not throw. */
 export interface PullObserver {
   flightStarted(digest: Digest): void;
-  flightLanded(digest: Digest, error: unknown): void;
+  flightLanded(digest: Digest, landing: Landing): void;
   /** An index says a platform of a child whose config says another. */
   platformLie(repositoryKey: string, child: Digest): void;
   stale(repositoryKey: string, tag: string, error: unknown): void;

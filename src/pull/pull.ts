@@ -15,7 +15,11 @@ import { createTags } from './tags.ts';
 import { createViews } from './views.ts';
 import type { Viewed } from './views.ts';
 
-export type Pull = (request: PullRequest) => Promise<Reply>;
+export interface Pull {
+  (request: PullRequest): Promise<Reply>;
+  /** Ends what runs in the background. */
+  close(): Promise<void>;
+}
 
 /**
  * The story of a pull: who asks, for which repository, and what of it. A tag becomes a platform in `views`
@@ -28,16 +32,22 @@ export function createPull(parts: PullParts): Pull {
   const views = createViews(parts, tags, manifests, blobs);
   const lists = createLists(parts, tags);
 
-  return async function pull(request) {
-    const platforms = choosePlatforms(request.caller, parts.rules.platforms);
+  return Object.assign(pull, { close: () => blobs.close() });
+
+  async function pull(request: PullRequest): Promise<Reply> {
     const { route } = request;
-    if (route.kind === 'ping')
-      return told(ok({ 'content-type': 'application/json' }, whole(request, Buffer.from('{}'))), platforms);
+    const platforms = choosePlatforms(request.caller, parts.rules.platforms);
+    if (route.kind === 'ping') return told(ping(request), understood(platforms));
     if (route.kind === 'catalog') return listReply(request, await lists.catalog(route));
     const source = parts.registries.find(route.name, route.namespace, request.endpointUpstream);
-    const reply = await answer(request, route, source, platforms?.set);
-    return told(reply, platforms, source.namespace);
-  };
+    const headers = understood(platforms, source.namespace);
+    try {
+      return told(await answer(request, route, source, platforms?.set), headers);
+    } catch (error) {
+      // A refusal says too how the question was understood: most of all when that was the mistake.
+      throw error instanceof NarrowsError ? error.withHeaders(headers) : error;
+    }
+  }
 
   async function answer(
     request: PullRequest,
@@ -100,7 +110,7 @@ function blobReply(digest: string, state: string, body: Body): Reply {
     'docker-content-digest': digest,
     etag: `"${digest}"`,
     'accept-ranges': 'bytes',
-    'cache-control': 'public, max-age=31536000, immutable',
+    'cache-control': 'private, max-age=31536000, immutable',
     'narrows-cache': state,
   };
   return ok(headers, body);
@@ -118,14 +128,18 @@ function whole({ method }: PullRequest, bytes: Buffer): Body {
   return method === 'HEAD' ? { kind: 'size', size: bytes.length } : { kind: 'bytes', bytes };
 }
 
+function ping(request: PullRequest): Reply {
+  return ok({ 'content-type': 'application/json' }, whole(request, Buffer.from('{}')));
+}
+
 /** Every answer says what was understood of its question. */
-function told(reply: Reply, platforms: CallerPlatforms | undefined, namespace?: string): Reply {
+function understood(platforms: CallerPlatforms | undefined, namespace?: string): Record<string, string> {
   return {
-    ...reply,
-    headers: {
-      ...reply.headers,
-      ...(platforms && { 'narrows-platform': `${formatPlatformSet(platforms.set)}; via=${platforms.via}` }),
-      ...(namespace !== undefined && { 'oci-namespace': namespace }),
-    },
+    ...(platforms && { 'narrows-platform': `${formatPlatformSet(platforms.set)}; via=${platforms.via}` }),
+    ...(namespace !== undefined && { 'oci-namespace': namespace }),
   };
+}
+
+function told(reply: Reply, headers: Record<string, string>): Reply {
+  return { ...reply, headers: { ...reply.headers, ...headers } };
 }

@@ -20,6 +20,8 @@ export interface Resumable {
 /** What an attempt must bring for those before it to be forgotten: a few bytes a time would keep us knocking for ever. */
 const minProgressBytes = 64 * 1024;
 const maxDoublings = 6;
+/** Clients wait with us: beyond this, theirs is the better patience. */
+const maxAskedMs = 60_000;
 
 /**
  * Runs `attempt` until one comes to its end, each from where the one before broke off.
@@ -38,7 +40,8 @@ export async function resuming(attempt: () => Promise<void>, resumable: Resumabl
       const mayComeBack = !(error instanceof NarrowsError) || isUpstreamTrouble(error);
       if (!mayComeBack || !isPromised() || signal.aborted || resumes >= limits.maxResumes) throw toFailure(error);
       const patience = limits.resumeDelayMs * 2 ** Math.min(resumes, maxDoublings);
-      await delay(patience * (0.5 + Math.random() / 2), undefined, { signal });
+      const asked = error instanceof NarrowsError ? (error.retryAfterS ?? 0) * 1000 : 0;
+      await delay(Math.max(patience * (0.5 + Math.random() / 2), Math.min(asked, maxAskedMs)), undefined, { signal });
     }
   }
 }

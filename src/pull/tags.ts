@@ -1,11 +1,10 @@
-import { NarrowsError, isUpstreamTrouble } from '../errors.ts';
+import { NarrowsError, isKind, isUpstreamTrouble } from '../errors.ts';
 import type { Tag } from '../oci/reference.ts';
 import type { TagRecord } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import type { HeldManifest, Manifests } from './manifests.ts';
 import { createOnce } from './once.ts';
 import type { PullParts } from './parts.ts';
-import { worstState } from './parts.ts';
 
 export interface Tags {
   /**
@@ -23,19 +22,49 @@ export interface Tags {
 export function createTags({ records, rules, observer, now }: PullParts, manifests: Manifests): Tags {
   const asking = createOnce<HeldManifest>();
 
-  async function revalidate(source: Source, tag: Tag, last: TagRecord | undefined): Promise<HeldManifest> {
+  async function revalidate(source: Source, tag: Tag): Promise<HeldManifest> {
+    // Read again: whoever asked before us may have just learnt it.
+    const last = await records.tags.get(keyOf(source, tag));
+    const known = last && (await believed(source, tag, last));
+    if (known) return known;
     try {
       return await ask(source, tag, last);
     } catch (error) {
-      if (!isUpstreamTrouble(error) || !last?.digest) throw error;
-      const held = await manifests.byDigest(source, last.digest);
-      if (!held) throw error;
-      observer.stale(source.key, tag, error);
-      // A while without questions: an upstream that is down or limits us is not helped by more of them.
-      const checkedAtMs = now() - rules.freshMs(source.key, tag) + rules.staleMs;
-      await remember(source, tag, { ...last, checkedAtMs: Math.min(checkedAtMs, now()), isStale: true });
-      return { ...held, state: 'stale' };
+      return fallBack(source, tag, last, error);
     }
+  }
+
+  async function fallBack(
+    source: Source,
+    tag: Tag,
+    last: TagRecord | undefined,
+    error: unknown,
+  ): Promise<HeldManifest> {
+    if (!last?.digest) throw error;
+    const { troubledAtMs: _, ...before } = last;
+    const isTrouble = isUpstreamTrouble(error);
+    const held = isTrouble ? await manifests.byDigest(source, last.digest).catch(() => undefined) : undefined;
+    // An upstream that refuses is not in trouble: the next one to ask is told so as well.
+    if (!isTrouble || !held) {
+      if (!isKind(error, 'manifestUnknown')) await remember(source, tag, before);
+      throw error;
+    }
+    observer.stale(source.key, tag, error);
+    await remember(source, tag, { ...before, troubledAtMs: now() });
+    return { ...held, state: 'stale' };
+  }
+
+  /** What needs no question now: a fresh answer, a fresh "no such tag", or an old one while the upstream is in trouble. */
+  async function believed(source: Source, tag: Tag, last: TagRecord): Promise<HeldManifest | undefined> {
+    const age = now() - last.checkedAtMs;
+    if (!last.digest) {
+      if (age < rules.missingMs) throw unknown(source, tag);
+      return undefined;
+    }
+    if (age < rules.freshMs(source.key, tag)) return manifests.byDigest(source, last.digest);
+    const isLeftAlone = last.troubledAtMs !== undefined && now() - last.troubledAtMs < rules.staleMs;
+    const held = isLeftAlone ? await manifests.byDigest(source, last.digest) : undefined;
+    return held && { ...held, state: 'stale' };
   }
 
   async function ask(source: Source, tag: Tag, last: TagRecord | undefined): Promise<HeldManifest> {
@@ -50,7 +79,8 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
   }
 
   async function forget(source: Source, tag: Tag): Promise<never> {
-    await records.tags.set(keyOf(source, tag), { checkedAtMs: now() }, rules.missingMs);
+    if (rules.missingMs > 0) await records.tags.set(keyOf(source, tag), { checkedAtMs: now() }, rules.missingMs);
+    else await records.tags.delete(keyOf(source, tag));
     throw unknown(source, tag);
   }
 
@@ -61,14 +91,17 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
   return {
     async resolve(source, tag) {
       const last = await records.tags.get(keyOf(source, tag));
-      const freshMs = last?.digest ? rules.freshMs(source.key, tag) : rules.missingMs;
-      if (last && now() - last.checkedAtMs < freshMs) {
-        if (!last.digest) throw unknown(source, tag);
-        const held = await manifests.byDigest(source, last.digest);
-        if (held) return last.isStale ? { ...held, state: 'stale' } : held;
+      const known = last && (await believed(source, tag, last));
+      if (known) return known;
+      const asked = asking.run(keyOf(source, tag), () => revalidate(source, tag));
+      // Once in trouble, nobody waits for the upstream to be silent again: the question goes on behind the answer.
+      const held = last?.digest && last.troubledAtMs !== undefined && (await manifests.byDigest(source, last.digest));
+      if (held) {
+        asked.catch(() => undefined);
+        return { ...held, state: 'stale' };
       }
-      const { value, joined } = await asking.run(keyOf(source, tag), () => revalidate(source, tag, last));
-      return joined ? { ...value, state: worstState(value.state, 'joined') } : value;
+      const { value, joined } = await asked;
+      return joined && value.state === 'miss' ? { ...value, state: 'joined' } : value;
     },
   };
 }

@@ -1,4 +1,4 @@
-import { NarrowsError } from '../errors.ts';
+import { NarrowsError, isKind } from '../errors.ts';
 import { isDigest, matches } from '../oci/digest.ts';
 import { acceptManifests } from '../oci/media-types.ts';
 import { referenceText } from '../oci/reference.ts';
@@ -27,15 +27,14 @@ export function createRegistry(options: RegistryOptions): Registry {
     rest: string,
     headers: Record<string, string>,
   ): Promise<Answer | undefined> {
-    const answer = await requester.send({ method, path: `/v2/${repository}/${rest}`, headers, repository });
+    const isBody = method === 'GET' && rest.startsWith('blobs/');
+    const answer = await requester.send({ method, path: `/v2/${repository}/${rest}`, headers, repository, isBody });
     // A part is an answer to those alone who asked for one.
     const isPart = answer.status === 206 && 'range' in headers;
     if (answer.status === 200 || isPart) return checkEncoding(answer, name);
     await drain(answer.body);
     if (answer.status === 404) return undefined;
-    // A registry without HEAD is no registry without the manifest: its GET will tell.
-    if (method === 'HEAD' && (answer.status === 405 || answer.status === 501)) return { ...answer, headers: {} };
-    throw refusal(answer, repository);
+    throw refusal(answer, repository, rest.startsWith('manifests/'));
   }
 
   /** Manifests count against a pull quota: once it is used up, asking on only makes the wait longer. */
@@ -45,12 +44,13 @@ export function createRegistry(options: RegistryOptions): Registry {
     return ask(method, repository, `manifests/${reference}`, { accept: acceptManifests });
   }
 
-  function refusal(answer: Answer, repository: string): NarrowsError {
+  function refusal(answer: Answer, repository: string, isManifest: boolean): NarrowsError {
     const { status } = answer;
     if (status === 429) {
-      const retryAfterS = retryAfterOf(answer.headers, now()) ?? 10;
-      limitedUntilMs = now() + retryAfterS * 1000;
-      return rateLimited(name, retryAfterS);
+      const limit = rateLimited(name, retryAfterOf(answer.headers, now()) ?? 10);
+      // Storage behind a redirect has limits of its own.
+      if (isManifest && !answer.redirected) limitedUntilMs = now() + limit.retryAfterS! * 1000;
+      return limit;
     }
     if ((status === 401 || status === 403) && !answer.redirected) {
       return new NarrowsError(
@@ -65,17 +65,25 @@ export function createRegistry(options: RegistryOptions): Registry {
         ...(retryAfterS !== undefined && { retryAfterS }),
       });
     }
-    return new NarrowsError('upstreamUnusable', `${name} answers ${status}, which is no answer of a registry.`);
+    return new NarrowsError('upstreamRefused', `${name} answers ${status}, which is no answer of a registry.`, {
+      detail: { status },
+    });
   }
 
   return {
     name,
 
     async head(repository, reference) {
-      const answer = await askManifest('HEAD', repository, referenceText(reference));
-      if (!answer) return undefined;
-      await drain(answer.body);
-      return readManifestHead(answer);
+      try {
+        const answer = await askManifest('HEAD', repository, referenceText(reference));
+        if (!answer) return undefined;
+        await drain(answer.body);
+        return readManifestHead(answer);
+      } catch (error) {
+        // A registry without HEAD is no registry without the manifest: its GET will tell.
+        if (hasNoHead(error)) return { contentType: '' };
+        throw error;
+      }
     },
 
     async manifest(repository, reference) {
@@ -90,9 +98,14 @@ export function createRegistry(options: RegistryOptions): Registry {
     },
 
     async blobHead(repository, digest) {
-      const answer = await ask('HEAD', repository, `blobs/${digest}`, {});
+      const path = `blobs/${digest}`;
+      const answer = await ask('HEAD', repository, path, {}).catch((error: unknown) => {
+        if (hasNoHead(error)) return ask('GET', repository, path, {});
+        throw error;
+      });
       if (!answer) return undefined;
-      await drain(answer.body);
+      // Of a GET the head is enough.
+      answer.body.destroy();
       return sizeOf(answer.headers['content-length']);
     },
 
@@ -113,6 +126,12 @@ export function createRegistry(options: RegistryOptions): Registry {
 
     close: () => requester.close(),
   };
+}
+
+function hasNoHead(error: unknown): boolean {
+  if (!isKind(error, 'upstreamRefused')) return false;
+  const { status } = error.detail as { status: number };
+  return status === 405 || status === 501;
 }
 
 /** Digests are over the bytes as they are: a coded body would be another thing, or a bomb. */

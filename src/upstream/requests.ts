@@ -38,6 +38,8 @@ export interface Request {
   readonly headers: Record<string, string>;
   /** The repository that the request is about: the scope of its token. */
   readonly repository: string;
+  /** A blob's bytes are asked for: such answers are long, and must not be in the way of questions. */
+  readonly isBody?: boolean;
 }
 
 export interface Answer {
@@ -64,7 +66,8 @@ const maxDrainedBytes = 64 * 1024;
  */
 export function createRequester(options: UpstreamOptions): Requester {
   const { name, url, limits } = options;
-  const dispatcher = createDispatcher(options);
+  const questions = createDispatcher(options);
+  const bodies = createDispatcher(options);
   const authorization = createAuthorization({
     upstream: name,
     credentials: options.credentials,
@@ -75,7 +78,7 @@ export function createRequester(options: UpstreamOptions): Requester {
   });
 
   async function requestToken({ method, url: at, headers, body }: TokenRequest): Promise<TokenReply> {
-    const answer = await dispatch(at, { method, headers: { ...headers, accept: 'application/json' }, body });
+    const answer = await dispatch(questions, at, { method, headers: { ...headers, accept: 'application/json' }, body });
     const bytes = await readLimited(answer.body, maxTokenBytes, `the token service of ${name}`);
     const retryAfterS = retryAfterOf(answer.headers, options.now());
     return {
@@ -86,6 +89,7 @@ export function createRequester(options: UpstreamOptions): Requester {
   }
 
   async function dispatch(
+    dispatcher: Dispatcher,
     at: URL,
     init: { method: 'GET' | 'HEAD' | 'POST'; headers: Record<string, string>; body?: string | undefined },
   ): Promise<Dispatcher.ResponseData> {
@@ -96,11 +100,11 @@ export function createRequester(options: UpstreamOptions): Requester {
       headers: { 'user-agent': 'narrows', 'accept-encoding': 'identity', ...init.headers },
       ...(init.body !== undefined && { body: init.body }),
     };
-    const answer = await untilHeaders(request).catch((error: unknown) => {
+    const answer = await untilHeaders(dispatcher, request).catch((error: unknown) => {
       // A connection that died idle in the pool says nothing about the registry. No byte of an answer was seen, and
       // these methods change nothing, so once more is safe.
       if (init.method === 'POST' || !isStaleConnection(error)) throw error;
-      return untilHeaders(request);
+      return untilHeaders(dispatcher, request);
     });
     // A body that is given up says so by an event; whoever reads it gets the same as a rejection.
     answer.body.on('error', () => undefined);
@@ -108,7 +112,10 @@ export function createRequester(options: UpstreamOptions): Requester {
   }
 
   /** The library's limits begin with a connection: waiting for a free one, or for a silent proxy, has to end too. */
-  async function untilHeaders(request: Dispatcher.RequestOptions): Promise<Dispatcher.ResponseData> {
+  async function untilHeaders(
+    dispatcher: Dispatcher,
+    request: Dispatcher.RequestOptions,
+  ): Promise<Dispatcher.ResponseData> {
     const controller = new AbortController();
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(() => {
@@ -129,7 +136,7 @@ export function createRequester(options: UpstreamOptions): Requester {
     for (let hops = 0; hops <= maxRedirects; hops++) {
       const isRegistry = at.origin === url.origin;
       const headers = { ...request.headers, ...(isRegistry && auth !== undefined && { authorization: auth }) };
-      const answer = await dispatch(at, { method: request.method, headers });
+      const answer = await dispatch(request.isBody ? bodies : questions, at, { method: request.method, headers });
       const location = redirectOf(answer);
       if (location === undefined) {
         return { status: answer.statusCode, headers: answer.headers, body: answer.body, redirected: !isRegistry };
@@ -162,7 +169,10 @@ export function createRequester(options: UpstreamOptions): Requester {
         throw trouble;
       }
     },
-    close: () => dispatcher.destroy(),
+    async close() {
+      await questions.destroy();
+      await bodies.destroy();
+    },
   };
 }
 

@@ -101,3 +101,10 @@ void t.test('sweep: the folders of processes that start at once are all kept', a
   t.equal(folders.length, 4);
   for (const folder of folders) t.equal((await readdir(folder)).length, folder === own.folder ? 0 : 1);
 });
+
+void t.test('claim: a folder that cannot be written to is an error at once, not a wait for ever', async (t) => {
+  const path = await temporaryFolder(t);
+  await writeFile(join(path, 'file'), 'in the way');
+  await t.rejects(claimFolder(join(path, 'file')));
+  await t.rejects(claimFolder('/proc/narrows'));
+});

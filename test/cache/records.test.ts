@@ -44,12 +44,12 @@ async function keysOf<T>(space: RecordSpace<T>): Promise<string[]> {
 
 void t.test('records: what was set is got back as it was, of every kind', async (t) => {
   const { records, trouble } = await prepare(t);
-  t.equal(await records.tags.set('a', { digest, checkedAtMs: 5, isStale: true }), true);
+  t.equal(await records.tags.set('a', { digest, checkedAtMs: 5, troubledAtMs: 7 }), true);
   t.equal(await records.blobs.set('a', { size: 0 }), true);
   t.equal(await records.narrowed.set('a', { index: digest, kept: [0, 2] }), true);
   t.equal(await records.platformChecks.set('a', { truthful: false }), true);
   t.equal(await records.repositories.set('a', true), true);
-  t.same(await records.tags.get('a'), { digest, checkedAtMs: 5, isStale: true });
+  t.same(await records.tags.get('a'), { digest, checkedAtMs: 5, troubledAtMs: 7 });
   t.same(await records.blobs.get('a'), { size: 0 });
   t.same(await records.narrowed.get('a'), { index: digest, kept: [0, 2] });
   t.same(await records.platformChecks.get('a'), { truthful: false });

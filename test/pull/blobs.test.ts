@@ -63,3 +63,44 @@ void t.test('too many downloads at once: 503 with Retry-After, and what runs is 
   t.match(refused, { status: 503, headers: { 'retry-after': '5' } });
   t.ok((await running).body.equals(bytes));
 });
+
+void t.test('a registry without HEAD is asked by GET whether it holds a blob, and may say no', async (t) => {
+  const { upstream, mirror } = await stage(t);
+  await mirror.get(path);
+  await until(async () => (await mirror.head(path)).headers['narrows-cache'] === 'hit-disk', 'the blob on the disk');
+  upstream.put('library/other', blobOf(Buffer.from('something else')));
+  upstream.script = (seen, response) => {
+    if (seen.method !== 'HEAD') return false;
+    response.writeHead(405);
+    response.end();
+    return true;
+  };
+  const foreign = `/v2/docker.io/library/other/blobs/${blob.digest}`;
+  t.equal((await mirror.get(foreign)).status, 404);
+  upstream.put('library/other', blob);
+  t.match(await mirror.get(foreign), { status: 200, headers: { 'narrows-cache': 'hit-disk' } });
+});
+
+void t.test('without a disk, the limit of downloads holds all the same', async (t) => {
+  const { upstream, mirror } = await stage(t, { limits: { downloads: 2, downloadWindows: '512KiB' } });
+  const { rm } = await import('node:fs/promises');
+  await rm(`${mirror.store}/tmp`, { recursive: true });
+  upstream.blobBytesPerSecond = 20 * 1024 * 1024;
+  const statuses: number[] = [];
+  for (let round = 0; round < 6; round++) {
+    const asked = upstream.count('GET blobs') + statuses.filter((status) => status === 503).length;
+    const running = download(mirror.url + path);
+    void running.then(({ status }) => statuses.push(status));
+    await until(
+      () =>
+        upstream.count('GET blobs') + statuses.filter((status) => status === 503).length > asked ||
+        statuses.length > round,
+      'the download, or its refusal',
+    );
+  }
+  await until(() => statuses.length === 6, 'all answers');
+  t.ok(
+    statuses.every((status) => status === 200 || status === 503),
+    String(statuses),
+  );
+});

@@ -1,6 +1,8 @@
 import t from 'tap';
 import { Flight } from '../../src/pull/flight.ts';
+import { mediaTypes } from '../../src/oci/media-types.ts';
 import { download, filesOf, until } from '../fixtures/downloads.ts';
+import { content, descriptor } from '../fixtures/images.ts';
 import { blobOf, pour } from '../fixtures/registry.ts';
 import { blob, bytes, path, stage } from '../fixtures/stage.ts';
 
@@ -263,7 +265,7 @@ void t.test(
     await first.verified;
     t.notOk(flight.isJoinable, 'a late reader needs another flight');
     await Promise.all([first.close(), second.close()]);
-    t.equal(await flight.landed, undefined);
+    t.same(await flight.landed, { outcome: 'done' });
   },
 );
 
@@ -283,3 +285,71 @@ void t.test('a client that leaves before the head: the download goes on, and the
   t.ok((await download(url)).body.equals(bytes));
   t.equal(upstream.count('GET blobs'), 1);
 });
+
+void t.test('an empty body for a digest that is not empty: never a whole answer', async (t) => {
+  const { upstream, url, mirror } = await stage(t);
+  upstream.script = (seen, response) => {
+    if (seen.method !== 'GET') return false;
+    response.writeHead(200, { 'content-length': 0 });
+    response.end();
+    return true;
+  };
+  const got = await download(url);
+  t.ok(got.status >= 500 || !got.isComplete);
+  t.same((await filesOf(mirror.store)).blobs, []);
+});
+
+void t.test('without a tier: a reader of a part does not stop the others', async (t) => {
+  const flight = new Flight({
+    digest: blob.digest,
+    windowBytes: () => 100_000,
+    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
+    expectedSize: () => Promise.resolve(undefined),
+    begin: () => Promise.resolve(undefined),
+    onTrouble: () => undefined,
+    fetch: () =>
+      Promise.resolve({
+        size: bytes.length,
+        offset: 0,
+        cancel: () => undefined,
+        body: (async function* () {
+          for (let at = 0; at < bytes.length; at += 10_000)
+            yield await Promise.resolve(bytes.subarray(at, at + 10_000));
+        })(),
+      }),
+  });
+  const [part, whole] = await Promise.all([flight.open('miss'), flight.open('joined')]);
+  t.ok((await part.read(0, 100)).equals(bytes.subarray(0, 100)));
+  part.doneReading!();
+  let got = 0;
+  while (got < bytes.length) got += (await whole.read(got, bytes.length)).length;
+  await part.verified;
+  await Promise.all([part.close(), whole.close()]);
+});
+
+void t.test(
+  'a manifest tells a size: an upstream that tells another is refused before anything is promised',
+  async (t) => {
+    const { upstream, mirror, url } = await stage(t);
+    const config = blobOf(Buffer.from('{}'));
+    const manifest = content(
+      {
+        schemaVersion: 2,
+        mediaType: mediaTypes.ociManifest,
+        config: { ...descriptor(config), mediaType: mediaTypes.ociConfig },
+        layers: [descriptor(blob)],
+      },
+      mediaTypes.ociManifest,
+    );
+    upstream.put('library/x', manifest, '1');
+    t.equal((await mirror.get('/v2/docker.io/library/x/manifests/1')).status, 200);
+    upstream.script = (seen, response) => {
+      if (!seen.path.includes(blob.digest)) return false;
+      response.writeHead(200, { 'content-length': seen.method === 'HEAD' ? 0 : 10 });
+      response.end(seen.method === 'HEAD' ? undefined : '0123456789');
+      return true;
+    };
+    t.equal((await mirror.head(path)).headers['content-length'], String(bytes.length));
+    t.equal((await download(url)).status, 502);
+  },
+);

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { until } from '../fixtures/downloads.ts';
 import { buildImage } from '../fixtures/images.ts';
 import { containerdAccept as accept, startTestMirror } from '../fixtures/mirror.ts';
 import type { MirrorOptions, Teardown } from '../fixtures/mirror.ts';
@@ -66,7 +67,8 @@ void t.test('an upstream in trouble: the last known answer, marked stale, and le
     t.equal(upstream.seen.length, asked, `${trouble}: not asked again at once`);
     clock.ms += 6000;
     upstream.script = undefined;
-    t.match(await ask(), { 'narrows-cache': 'revalidated' }, `${trouble}: over`);
+    t.match(await ask(), { 'narrows-cache': 'stale' }, 'asked behind the answer: nobody waits for silence again');
+    await until(async () => (await ask())['narrows-cache'] === 'hit-memory', `the end of the trouble: ${trouble}`);
     await mirror.stop();
   }
 });
@@ -180,4 +182,46 @@ void t.test('a login page in place of a registry: 502, and nothing of it is kept
   t.match(refused.json(), { errors: [{ code: 'MANIFEST_INVALID' }] });
   upstream.script = undefined;
   t.equal((await mirror.get(path, { accept })).status, 200);
+});
+
+void t.test('once in trouble, an upstream that is silent keeps nobody waiting, whatever the times are', async (t) => {
+  const { upstream, ask } = await stage(t, { tags: { fresh: 0, stale: '1m' } });
+  await ask();
+  upstream.script = (_seen, response) => {
+    refuse(response, 503, 'X');
+    return true;
+  };
+  t.match(await ask(), { 'narrows-cache': 'stale' });
+  const asked = upstream.seen.length;
+  for (let round = 0; round < 5; round++) t.match(await ask(), { 'narrows-cache': 'stale' });
+  t.equal(upstream.seen.length, asked);
+});
+
+void t.test(
+  'an upstream that first is down and then refuses: the refusal is told, not hidden behind the old answer',
+  async (t) => {
+    const { clock, upstream, mirror, ask } = await stage(t);
+    await ask();
+    let status = 503;
+    upstream.script = (_seen, response) => {
+      refuse(response, status, 'X');
+      return true;
+    };
+    clock.ms += 61_000;
+    t.match(await ask(), { 'narrows-cache': 'stale' });
+    clock.ms += 6000;
+    status = 403;
+    await until(async () => (await mirror.get(path, { accept })).status === 403, 'the refusal');
+  },
+);
+
+void t.test('clients that ask at once for a cold tag: one misses, the others join', async (t) => {
+  const { upstream, mirror } = await stage(t);
+  const gate = Promise.withResolvers<void>();
+  upstream.script = async () => gate.promise.then(() => false);
+  const all = [1, 2, 3].map(() => mirror.get(path, { accept }));
+  await until(() => upstream.seen.length > 0, 'the question');
+  gate.resolve();
+  const states = (await Promise.all(all)).map(({ headers }) => headers['narrows-cache']);
+  t.equal(states.filter((state) => state === 'miss').length, 1, String(states));
 });
