@@ -136,6 +136,7 @@ export const configSchema = z.strictObject({
     downloadResumeDelay: wait,
     unreadDownload: size,
     upstreamConnections: count,
+    upstreamRequests: count,
     upstreamConnect: wait,
     upstreamHeaders: wait,
     upstreamStall: wait,

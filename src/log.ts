@@ -42,16 +42,9 @@ function plain(value: unknown): string {
 }
 
 /** The access log as people read it: what was answered to what, and only what is worth a look besides. */
-function shortRequest({
-  msg,
-  status,
-  method,
-  url,
-  ms,
-  id: _,
-  isWhole,
-  ...rest
-}: Record<string, unknown>): Record<string, unknown> {
+function shortRequest(said: Record<string, unknown>): Record<string, unknown> {
+  const { msg, status, method, url, ms, isWhole, ...rest } = said;
+  delete rest['id'];
   const head = `${plain(status)} ${plain(method)} ${plain(url)} ${plain(ms)}ms`;
   return { msg: msg === 'request' ? head : `${head} ${plain(msg)}`, ...rest, ...(isWhole === false && { isWhole }) };
 }

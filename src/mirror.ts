@@ -218,6 +218,7 @@ async function openRegistry(
     maxManifestBytes: limits.manifestSize,
     limits: {
       maxConnections: limits.upstreamConnections,
+      maxRequests: limits.upstreamRequests,
       connectTimeoutMs: limits.upstreamConnect,
       headersTimeoutMs: limits.upstreamHeaders,
       stallTimeoutMs: limits.upstreamStall,

@@ -62,6 +62,7 @@ void t.test('isKind: knows an error by its kind, and nothing else', (t) => {
 
 void t.test('isUpstreamTrouble: is trouble on the way, never an answer or the caller’s mistake', (t) => {
   const trouble = new Set<ErrorName>([
+    'upstreamRefused',
     'upstreamUnusable',
     'upstreamManifestInvalid',
     'upstreamUnavailable',

@@ -172,6 +172,8 @@ void t.test('every source file has its test', (t) => {
     'src/cache/tier.ts': 'test/contracts/tier.ts',
     'src/upstream/upstream.ts': 'test/upstream/registry.test.ts',
     'src/pull/request.ts': 'test/http/route.test.ts',
+    'src/pull/flight-options.ts': 'test/pull/flight.test.ts',
+    'src/upstream/answers.ts': 'test/upstream/registry.test.ts',
     'src/cli/io.ts': 'test/integration/serve.test.ts',
     'src/cli/program.ts': 'test/integration/serve.test.ts',
     'src/cli/serve.ts': 'test/integration/serve.test.ts',

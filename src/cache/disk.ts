@@ -4,7 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { LRUCache } from 'lru-cache';
-import { algorithmOf, finish, hexOf, startHash } from '../oci/digest.ts';
+import { algorithmOf, finish, hexOf, parseDigest, startHash } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { pieces, verify } from './bytes.ts';
 import { claimFolder } from './claim.ts';
@@ -37,7 +37,7 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
   const readers = createFileReaders(maxBufferBytes);
 
   const folderOf = (digest: Digest) => join(path, 'blobs', algorithmOf(digest));
-  const fileOf = (digest: Digest) => join(folderOf(digest), hexOf(digest));
+  const fileOf = (digest: Digest) => join(folderOf(digest), hexOf(parseDigest(digest)));
 
   const tier: DiskTier = {
     name: 'disk',

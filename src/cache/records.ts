@@ -1,6 +1,8 @@
 import { Keyv } from 'keyv';
 import type { KeyvStoreAdapter } from 'keyv';
+import { isDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
+import { isMediaType } from '../oci/media-types.ts';
 
 /** What an upstream last said that a tag means; `digest` is absent where it said that there is no such tag. */
 export interface TagRecord {
@@ -56,25 +58,47 @@ export interface Records {
 }
 
 export function createRecords(adapter: () => KeyvStoreAdapter, onTrouble: (error: unknown) => void): Records {
-  const space = <T>(namespace: string) => createSpace<T>(adapter(), namespace, onTrouble);
+  const space = <T>(namespace: string, isRecord: (value: Shape) => boolean) =>
+    createSpace<T>(adapter(), namespace, onTrouble, isRecord);
   return {
-    tags: space('tags'),
-    manifests: space('manifests'),
-    blobs: space('blobs'),
-    narrowed: space('narrowed'),
-    platformChecks: space('platform-checks'),
-    repositories: space('repositories'),
+    tags: space('tags', (value) => isDigestOrAbsent(value['digest']) && isCount(value['checkedAtMs'])),
+    manifests: space('manifests', ({ mediaType }) => typeof mediaType === 'string' && isMediaType(mediaType)),
+    blobs: space('blobs', ({ size }) => size === undefined || isCount(size)),
+    narrowed: space(
+      'narrowed',
+      ({ index, kept }) => typeof index === 'string' && isDigest(index) && Array.isArray(kept) && kept.every(isCount),
+    ),
+    platformChecks: space('platform-checks', ({ truthful }) => typeof truthful === 'boolean'),
+    repositories: space('repositories', () => true),
   };
+}
+
+type Shape = Readonly<Record<string, unknown>>;
+
+function isDigestOrAbsent(value: unknown): boolean {
+  return value === undefined || (typeof value === 'string' && isDigest(value));
+}
+
+function isCount(value: unknown): boolean {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 
 function createSpace<T>(
   store: KeyvStoreAdapter,
   namespace: string,
   onTrouble: (error: unknown) => void,
+  isRecord: (value: Shape) => boolean,
 ): RecordSpace<T> {
   // Keyv swallows a failing read unless it throws them all; its events tell the same again.
   const keyv = new Keyv<T>({ store, namespace, throwOnErrors: true });
   keyv.on('error', () => undefined);
+
+  /** What others can write to is looked at before it is believed: a digest of it becomes a file's name. */
+  async function read(key: string): Promise<T | undefined> {
+    const value = await keyv.get(key);
+    if (value === true) return value;
+    return typeof value === 'object' && value !== null && isRecord(value as Shape) ? value : undefined;
+  }
 
   async function attempt<R>(action: () => Promise<R>, fallback: R): Promise<R> {
     try {
@@ -86,8 +110,8 @@ function createSpace<T>(
   }
 
   return {
-    get: (key) => attempt(() => keyv.get(key), undefined),
-    mustGet: (key) => keyv.get(key),
+    get: (key) => attempt(() => read(key), undefined),
+    mustGet: read,
     set: (key, value, ttlMs) => attempt(() => keyv.set(key, value, ttlMs), false),
     async setMany(entries) {
       if (entries.length === 0) return;

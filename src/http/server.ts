@@ -3,6 +3,7 @@ import { createServer as createHttpServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { NarrowsError } from '../errors.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import type { Pull } from '../pull/pull.ts';
@@ -83,6 +84,7 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
 
 /** A cluster that starts a job knocks all at once; who finds the queue full knocks again after whole seconds. */
 const backlog = 4096;
+const maxPipelined = 64;
 
 async function listen(
   endpoint: Endpoint,
@@ -97,18 +99,27 @@ async function listen(
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveMs,
   };
+  const answering = new WeakMap<Duplex, Set<ServerResponse>>();
   const handle = (request: IncomingMessage, response: ServerResponse) => {
+    const { socket } = request;
+    const pipelined = answering.get(socket) ?? new Set();
+    answering.set(socket, pipelined.add(response));
+    response.once('close', () => pipelined.delete(response));
+    // No client sends so many questions ahead; one that does costs us what it never waits for.
+    if (pipelined.size > maxPipelined) return void socket.destroy();
     if (state.isDraining) response.setHeader('connection', 'close');
     // A connection that was busy when the listener closed is idle now, and nobody will use it again.
     response.once('close', () => state.isDraining && server.closeIdleConnections());
-    void answer(request, response, endpoint, options, sender);
+    return void answer(request, response, endpoint, options, sender);
   };
   const server = endpoint.tls
     ? createHttpsServer({ ...settings, ...endpoint.tls }, handle)
     : createHttpServer(settings, handle);
   server.maxConnections = limits.maxConnections;
   server.on('clientError', (_error, socket) => {
-    if (socket.writable) socket.end(rawBadRequest());
+    // Within an answer that has begun, these bytes would be taken for its own.
+    const hasBegun = [...(answering.get(socket) ?? [])].some((response) => response.headersSent);
+    if (socket.writable && !hasBegun) socket.end(rawBadRequest());
     else socket.destroy();
   });
   await new Promise<void>((resolve, reject) => {
@@ -135,7 +146,9 @@ async function answer(
   const failure: { error?: unknown } = {};
   response.setHeader('docker-distribution-api-version', 'registry/2.0');
   response.setHeader('x-request-id', id);
+  // Upstreams choose what is in here and what it is called: to a browser it is neither page nor script.
   response.setHeader('x-content-type-options', 'nosniff');
+  response.setHeader('content-security-policy', "default-src 'none'; sandbox");
   response.once('close', () => options.onAnswered(describe(request, response, id, started, failure.error)));
   try {
     await sender.send(await options.pull(parseRequest(request, endpoint)), request, response);

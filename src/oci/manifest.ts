@@ -129,8 +129,11 @@ function readManifest(source: JsonObject, mediaType: string): Manifest | Opaque 
   return config && layers ? { kind: 'manifest', mediaType, config, layers } : { kind: 'opaque', mediaType };
 }
 
+/** More children or layers than any image has: such a document is passed on, not gone through. */
+const maxEntries = 1000;
+
 function readAll<T>(values: Json | undefined, read: (value: Json) => T | undefined): T[] | undefined {
-  if (!Array.isArray(values)) return undefined;
+  if (!Array.isArray(values) || values.length > maxEntries) return undefined;
   const all = values.map(read);
   return all.every((one) => one !== undefined) ? all : undefined;
 }

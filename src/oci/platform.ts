@@ -32,9 +32,7 @@ export function parsePathPlatform(text: string): Platform | undefined {
   return parts.length === 2 || parts.length === 3 ? parsePlatform(parts.join('/')) : undefined;
 }
 
-/**
- * Reads a set as people write it: `any`, a named set, or platforms; `join` splits several, `parseOne` reads one.
- */
+/** Reads a set as a caller writes it: `any`, a named set, or platforms, in the spelling of paths or of headers. */
 export function parsePlatformSet(
   text: string,
   named: ReadonlyMap<string, PlatformSet>,
@@ -45,8 +43,11 @@ export function parsePlatformSet(
   const known = named.get(name);
   if (known) return known;
   const parts = spelling === 'path' ? name.split('_').map(parsePathPlatform) : name.split(',').map(parsePlatform);
-  return parts.every((part) => part !== undefined) ? unique(parts) : undefined;
+  return parts.length <= maxSetSize && parts.every((part) => part !== undefined) ? unique(parts) : undefined;
 }
+
+/** A caller's set is compared with every child of an index. */
+const maxSetSize = 16;
 
 function unique(platforms: Platform[]): Platform[] {
   return [...new Map(platforms.map((platform) => [formatPlatform(platform), platform])).values()];

@@ -39,8 +39,8 @@ interface Running {
  * its upstream is asked, so that nobody reads through one repository what only another may show.
  */
 export function createBlobs({ store, records, rules, observer }: PullParts): Blobs {
-  /** By digest, those that can be joined. */
-  const flights = new Map<Digest, Running>();
+  /** Those that can be joined. Each upstream has its own: a slow one must not hold up those who asked another. */
+  const flights = new Map<string, Running>();
   /** All that have not landed, also those that nobody can join any more. */
   const airborne = new Set<Running>();
   const confirming = createOnce<void>();
@@ -65,16 +65,20 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     if (!blob) return undefined;
     try {
       await confirm(source, digest);
-      return blob;
+      const known = (await records.blobs.get(contentKey(source, digest)))?.size;
+      if (known === undefined || known === blob.size) return blob;
     } catch (error) {
       await blob.close();
       throw error;
     }
+    // A copy of another size is a torn one; the next download takes its place.
+    await blob.close();
+    return undefined;
   }
 
   async function open(source: Source, digest: Digest): Promise<Blob> {
     for (let isConfirmed = false; ;) {
-      const running = joinable(digest);
+      const running = joinable(source, digest);
       if (running) {
         if (running.sourceKey === source.key || isConfirmed) {
           const blob = await board(running, 'joined', source, digest);
@@ -89,13 +93,13 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
       const stored = await openStored(source, digest);
       if (stored) return stored;
       // What landed, or took off, while the store was being asked, the store may not have seen.
-      if (landings !== before || joinable(digest)) continue;
+      if (landings !== before || joinable(source, digest)) continue;
       return (await board(start(source, digest), 'miss', source, digest))!;
     }
   }
 
-  function joinable(digest: Digest): Running | undefined {
-    const running = flights.get(digest);
+  function joinable(source: Source, digest: Digest): Running | undefined {
+    const running = flights.get(flightKey(source, digest));
     return running?.flight.isJoinable ? running : undefined;
   }
 
@@ -110,7 +114,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
       return await running.flight.open(state);
     } catch (error) {
       if (running.sourceKey === source.key) throw told(error, source, digest);
-      if (flights.get(digest) === running) flights.delete(digest);
+      if (flights.get(flightKey(source, digest)) === running) flights.delete(flightKey(source, digest));
       return undefined;
     }
   }
@@ -131,7 +135,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
       onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
     });
     const running = { flight, sourceKey: source.key };
-    flights.set(digest, running);
+    flights.set(flightKey(source, digest), running);
     airborne.add(running);
     observer.flightStarted(digest);
     void land(running, source, digest);
@@ -145,7 +149,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     }
     landings++;
     airborne.delete(running);
-    if (flights.get(digest) === running) flights.delete(digest);
+    if (flights.get(flightKey(source, digest)) === running) flights.delete(flightKey(source, digest));
     observer.flightLanded(digest, landing);
   }
 
@@ -153,7 +157,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     open,
 
     async head(source, digest) {
-      if (!joinable(digest)) {
+      if (!joinable(source, digest)) {
         const stored = await openStored(source, digest);
         await stored?.close();
         if (stored) return { size: stored.size, state: stored.state };
@@ -179,6 +183,10 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
       await Promise.all(all.map(({ flight }) => flight.landed));
     },
   };
+}
+
+function flightKey({ upstream }: Source, digest: Digest): string {
+  return `${upstream.name} ${digest}`;
 }
 
 function unknown(source: Source, digest: Digest): NarrowsError {

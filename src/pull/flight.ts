@@ -1,35 +1,11 @@
 import type { Hash } from 'node:crypto';
 import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
-import type { Digest } from '../oci/digest.ts';
 import type { Blob, Partial, PartialReader } from '../cache/tier.ts';
 import type { BlobAnswer } from '../upstream/upstream.ts';
+import type { FlightOptions, Landing } from './flight-options.ts';
 import { resuming } from './resuming.ts';
-import type { ResumeLimits } from './resuming.ts';
 import { createWindow } from './window.ts';
-
-export interface FlightLimits extends ResumeLimits {
-  /** With no reader left, a download goes on if at most this much is missing. */
-  readonly maxUnreadBytes: number;
-}
-
-export interface FlightOptions {
-  readonly digest: Digest;
-  readonly limits: FlightLimits;
-  /** How much of the newest content may be kept in memory now, for the readers that keep up to share. */
-  windowBytes(): number;
-  /** Bytes, from the manifest that lists the blob; asked where the upstream does not tell. */
-  expectedSize(): Promise<number | undefined>;
-  /** Undefined where the upstream has no such blob. */
-  fetch(from: number): Promise<BlobAnswer | undefined>;
-  /** Where the copy grows; undefined where no tier can take it. */
-  begin(): Promise<Partial | undefined>;
-  onTrouble(error: unknown): void;
-}
-
-/** How a flight ended; `abandoned` is nobody's fault. */
-export type Landing =
-  { readonly outcome: 'done' | 'abandoned' } | { readonly outcome: 'failed'; readonly error: unknown };
 
 /**
  * One download that any number of readers share. They follow the growing copy, not each other: the upstream sends at
@@ -213,10 +189,11 @@ export class Flight {
   }
 
   async #take(chunk: Buffer): Promise<void> {
-    if (this.#size !== undefined && this.#received + chunk.length > this.#size) {
+    this.#giveUpIfUnwanted();
+    if (this.#received + chunk.length > (this.#size ?? this.#options.limits.maxUnreadBytes)) {
       throw new NarrowsError(
         'upstreamUnusable',
-        `The upstream sends more than the ${this.#size} bytes that it announced.`,
+        `The upstream sends more than ${this.#size ?? 'can be taken without knowing the size'} bytes.`,
       );
     }
     this.#hash.update(chunk);
@@ -287,7 +264,8 @@ export class Flight {
   /** With no reader left, only what will be kept is worth going on, and not at any length. Before its head, all is. */
   #giveUpIfUnwanted(): void {
     if (this.#readers.size > 0 || !this.#isBegun) return;
-    const missing = (this.#size ?? 0) - this.#received;
+    // Of what has no known end, all that came is as much as may still come.
+    const missing = this.#size === undefined ? this.#received : this.#size - this.#received;
     if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.abandon();
   }
 }

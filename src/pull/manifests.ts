@@ -45,8 +45,8 @@ export function createManifests({ store, records }: PullParts): Manifests {
   }
 
   async function makeAgain(source: Source, digest: Digest, recipe: NarrowedRecord): Promise<HeldManifest | undefined> {
-    // A recipe that someone wrote into a shared store may name itself.
-    const original = recipe.index === digest ? undefined : await byDigest(source, recipe.index);
+    // What was narrowed is never narrowed from: a recipe that leads to a recipe was not written here.
+    const original = (await openHere(source, recipe.index)) ?? (await fetch(source, recipe.index));
     if (!original) return undefined;
     const index = parseDocument(original.bytes, original.mediaType);
     if (index.kind !== 'index') return undefined;
@@ -133,5 +133,9 @@ function opaqueType(contentType: string): string {
 
 /** What a repository holds if it holds this manifest: registries take none whose blobs they do not have. */
 function blobsOf(document: Document | undefined): Descriptor[] {
-  return document?.kind === 'manifest' ? [document.config, ...document.layers] : [];
+  if (document?.kind !== 'manifest') return [];
+  return [document.config, ...document.layers].filter(
+    // Those stay where their publisher has them: a registry takes the manifest without the blob.
+    ({ mediaType, source }) => source['urls'] === undefined && !/nondistributable|foreign/.test(mediaType),
+  );
 }

@@ -4,7 +4,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Platform } from '../oci/platform.ts';
 import type { Registries } from '../upstream/registries.ts';
 import type { PlatformRules } from './choose-platform.ts';
-import type { FlightLimits, Landing } from './flight.ts';
+import type { FlightLimits, Landing } from './flight-options.ts';
 
 /** What a pull is made of; `mirror` puts it together. */
 export interface PullParts {

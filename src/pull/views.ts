@@ -54,22 +54,27 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
 
   /** An index can say what it likes of a child; the child's config is what will run. Asked once for each child. */
   async function isTruthful(source: Source, child: Descriptor, manifest: HeldManifest): Promise<boolean> {
-    const key = `${child.digest} ${child.platform?.os}/${child.platform?.architecture}`;
+    const key = `${contentKey(source, child.digest)} ${child.platform?.os}/${child.platform?.architecture}`;
     const known = await records.platformChecks.get(key);
     if (known) return known.truthful;
     const truthful = await compareConfig(source, child, manifest);
-    await records.platformChecks.set(key, { truthful });
-    return truthful;
+    // Only what a config said is worth remembering.
+    if (truthful !== undefined) await records.platformChecks.set(key, { truthful });
+    return truthful ?? false;
   }
 
-  async function compareConfig(source: Source, child: Descriptor, manifest: HeldManifest): Promise<boolean> {
+  async function compareConfig(
+    source: Source,
+    child: Descriptor,
+    manifest: HeldManifest,
+  ): Promise<boolean | undefined> {
     const document = parseDocument(manifest.bytes, manifest.mediaType);
-    if (document.kind !== 'manifest') return false;
+    if (document.kind !== 'manifest') return undefined;
     // What is no image has no platform of its own that could contradict.
     if (!isImageConfigType(document.config.mediaType)) return true;
     const bytes = await blobs.readSmall(source, document.config.digest, rules.maxManifestBytes);
     const says = bytes && readConfigPlatform(bytes);
-    return says?.os === child.platform?.os && says?.architecture === child.platform?.architecture;
+    return says && says.os === child.platform?.os && says.architecture === child.platform?.architecture;
   }
 
   async function asIndex(

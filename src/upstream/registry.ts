@@ -2,8 +2,10 @@ import { NarrowsError, isKind } from '../errors.ts';
 import { isDigest, matches } from '../oci/digest.ts';
 import { acceptManifests } from '../oci/media-types.ts';
 import { referenceText } from '../oci/reference.ts';
-import { createRequester, drain, firstOf, readLimited, retryAfterOf, toTrouble } from './requests.ts';
-import type { Answer, UpstreamOptions } from './requests.ts';
+import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
+import type { Answer, ReadLimits } from './answers.ts';
+import { createRequester, toTrouble } from './requests.ts';
+import type { UpstreamOptions } from './requests.ts';
 import type { BlobAnswer, ManifestHead, Upstream } from './upstream.ts';
 
 export interface RegistryOptions extends UpstreamOptions {
@@ -18,6 +20,10 @@ export interface Registry extends Upstream {
 export function createRegistry(options: RegistryOptions): Registry {
   const { name, now } = options;
   const requester = createRequester(options);
+  const reading: ReadLimits = {
+    maxBytes: options.maxManifestBytes,
+    deadlineMs: options.limits.headersTimeoutMs + options.limits.stallTimeoutMs,
+  };
   let limitedUntilMs = 0;
 
   /** @returns undefined where the registry says 404; anything but success is thrown */
@@ -59,7 +65,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       );
     }
     if (status === 504 || status === 408) return new NarrowsError('upstreamTimeout', `${name} answers ${status}.`);
-    if (status >= 500) {
+    if (status >= 500 && status !== 501) {
       const retryAfterS = retryAfterOf(answer.headers, now());
       return new NarrowsError('upstreamUnavailable', `${name} answers ${status}.`, {
         ...(retryAfterS !== undefined && { retryAfterS }),
@@ -90,7 +96,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       const text = referenceText(reference);
       const answer = await askManifest('GET', repository, text);
       if (!answer) return undefined;
-      const bytes = await readBody(answer, options.maxManifestBytes, `${name} for ${repository} ${text}`, name);
+      const bytes = await readBody(answer, reading, `${name} for ${repository} ${text}`, name);
       if (reference.kind === 'digest' && !matches(bytes, reference.digest)) {
         throw new NarrowsError('upstreamUnusable', `${name} answers with other bytes than those of ${text}.`);
       }
@@ -118,7 +124,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       const suffix = query.size > 0 ? `?${query.toString()}` : '';
       const answer = await ask('GET', repository, path + suffix, { accept: 'application/json, */*' });
       if (!answer) return undefined;
-      const bytes = await readBody(answer, options.maxManifestBytes, `${name} for ${repository} ${path}`, name);
+      const bytes = await readBody(answer, reading, `${name} for ${repository} ${path}`, name);
       const next = nextQuery([answer.headers['link'] ?? ''].flat().join(', '));
       const filtersApplied = firstOf(answer.headers['oci-filters-applied']);
       return { bytes, ...(next && { next }), ...(filtersApplied && { filtersApplied }) };
@@ -142,9 +148,9 @@ async function checkEncoding(answer: Answer, name: string): Promise<Answer> {
   throw new NarrowsError('upstreamUnusable', `${name} answers in ${encoding} though asked for the bytes as they are.`);
 }
 
-async function readBody(answer: Answer, maxBytes: number, what: string, name: string): Promise<Buffer> {
+async function readBody(answer: Answer, limits: ReadLimits, what: string, name: string): Promise<Buffer> {
   try {
-    return await readLimited(answer.body, maxBytes, what);
+    return await readLimited(answer.body, limits, what);
   } catch (error) {
     throw toTrouble(error, name);
   }

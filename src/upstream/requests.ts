@@ -1,6 +1,8 @@
 import { Agent, ProxyAgent } from 'undici';
 import type { Dispatcher } from 'undici';
 import { NarrowsError } from '../errors.ts';
+import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
+import type { Answer } from './answers.ts';
 import { createDialer, looksPublic, withSystem } from './dialer.ts';
 import { createAuthorization } from './tokens.ts';
 import type { TokenReply, TokenRequest } from './tokens.ts';
@@ -24,6 +26,8 @@ export interface UpstreamOptions {
 
 export interface UpstreamLimits {
   readonly maxConnections: number;
+  /** Requests that wait for their answer's head, or for a connection. */
+  readonly maxRequests: number;
   readonly connectTimeoutMs: number;
   readonly headersTimeoutMs: number;
   /** Longest silence within a body. */
@@ -42,14 +46,6 @@ export interface Request {
   readonly isBody?: boolean;
 }
 
-export interface Answer {
-  readonly status: number;
-  readonly headers: Dispatcher.ResponseData['headers'];
-  readonly body: Dispatcher.ResponseData['body'];
-  /** Came from another host than the registry itself. */
-  readonly redirected: boolean;
-}
-
 export interface Requester {
   send(request: Request): Promise<Answer>;
   close(): Promise<void>;
@@ -57,7 +53,6 @@ export interface Requester {
 
 const maxRedirects = 5;
 const maxTokenBytes = 1024 * 1024;
-const maxDrainedBytes = 64 * 1024;
 
 /**
  * Sends requests to one registry: finds its token, follows its redirects, never with a credential to another host.
@@ -66,6 +61,8 @@ const maxDrainedBytes = 64 * 1024;
  */
 export function createRequester(options: UpstreamOptions): Requester {
   const { name, url, limits } = options;
+  const deadlineMs = limits.headersTimeoutMs + limits.stallTimeoutMs;
+  let underWay = 0;
   const questions = createDispatcher(options);
   const bodies = createDispatcher(options);
   const authorization = createAuthorization({
@@ -79,7 +76,11 @@ export function createRequester(options: UpstreamOptions): Requester {
 
   async function requestToken({ method, url: at, headers, body }: TokenRequest): Promise<TokenReply> {
     const answer = await dispatch(questions, at, { method, headers: { ...headers, accept: 'application/json' }, body });
-    const bytes = await readLimited(answer.body, maxTokenBytes, `the token service of ${name}`);
+    const bytes = await readLimited(
+      answer.body,
+      { maxBytes: maxTokenBytes, deadlineMs },
+      `the token service of ${name}`,
+    );
     const retryAfterS = retryAfterOf(answer.headers, options.now());
     return {
       status: answer.statusCode,
@@ -152,12 +153,22 @@ export function createRequester(options: UpstreamOptions): Requester {
   return {
     async send(request) {
       const scope = `repository:${request.repository}:pull`;
+      if (underWay >= limits.maxRequests) {
+        throw new NarrowsError('overloaded', `${underWay} requests to ${name} are waiting already.`, {
+          retryAfterS: 5,
+        });
+      }
+      underWay++;
       try {
         const auth = await authorization.current(scope);
         const answer = await follow(request, auth);
         options.onAnswer?.(name, String(answer.status));
         if (answer.status !== 401 || answer.redirected) return answer;
-        const better = await authorization.answer(scope, firstOf(answer.headers['www-authenticate']), auth);
+        const better = await authorization.answer(
+          scope,
+          [answer.headers['www-authenticate'] ?? ''].flat().join(', '),
+          auth,
+        );
         if (better === undefined) return answer;
         await drain(answer.body);
         const second = await follow(request, better);
@@ -167,6 +178,8 @@ export function createRequester(options: UpstreamOptions): Requester {
         const trouble = toTrouble(error, name);
         options.onAnswer?.(name, trouble.kind);
         throw trouble;
+      } finally {
+        underWay--;
       }
     },
     async close() {
@@ -233,40 +246,6 @@ function redirectTarget(location: string, from: URL, name: string): URL {
     throw new NarrowsError('upstreamUnusable', `${name} redirects to what is no safe address.`);
   }
   return to;
-}
-
-export function firstOf(value: string | string[] | undefined): string | undefined {
-  return Array.isArray(value) ? value[0] : value;
-}
-
-/** No upstream shuts itself out for days by a slip of its clock. */
-const maxRetryAfterS = 3600;
-
-/** `Retry-After` in whole seconds, given as such or as a date (RFC 9110, 10.2.3). */
-export function retryAfterOf(headers: Answer['headers'], nowMs: number): number | undefined {
-  const text = firstOf(headers['retry-after']);
-  if (text === undefined) return undefined;
-  const seconds = /^\d{1,6}$/.test(text) ? Number(text) : Math.ceil((Date.parse(text) - nowMs) / 1000);
-  return Number.isFinite(seconds) ? Math.min(Math.max(0, seconds), maxRetryAfterS) : undefined;
-}
-
-/** Reads to the end so that the connection can be used again; what is long is not worth it. */
-export async function drain(body: Answer['body']): Promise<void> {
-  await body.dump({ limit: maxDrainedBytes }).catch(() => undefined);
-}
-
-/** @throws NarrowsError upstreamManifestInvalid as soon as more than `maxBytes` have come, with the rest unread */
-export async function readLimited(body: Answer['body'], maxBytes: number, what: string): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > maxBytes) {
-      throw new NarrowsError('upstreamManifestInvalid', `The answer of ${what} is larger than ${maxBytes} bytes.`);
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }
 
 function isStaleConnection(error: unknown): boolean {

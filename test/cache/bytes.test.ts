@@ -93,10 +93,10 @@ void t.test('readAll: waits for the verdict', async (t) => {
 void t.test('verify: passes what hashes to its digest, in each algorithm, and nothing else', async (t) => {
   for (const algorithm of ['sha256', 'sha512'] as const) {
     const digest = digestOf(content, algorithm);
-    await t.resolves(verify(frugal(content, 10_000), digest));
+    t.equal(await verify(frugal(content, 10_000), digest), true);
     const wrong = Buffer.from(content);
     wrong[wrong.length - 1]! ^= 1;
-    await t.rejects(verify(frugal(wrong, 10_000), digest), /does not hash/);
-    await t.rejects(verify(bytesBlob(content.subarray(0, -1), 'miss'), digest), /does not hash/);
+    t.equal(await verify(frugal(wrong, 10_000), digest), false);
+    t.equal(await verify(bytesBlob(content.subarray(0, -1), 'miss'), digest), false);
   }
 });

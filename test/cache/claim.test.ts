@@ -106,5 +106,4 @@ void t.test('claim: a folder that cannot be written to is an error at once, not 
   const path = await temporaryFolder(t);
   await writeFile(join(path, 'file'), 'in the way');
   await t.rejects(claimFolder(join(path, 'file')));
-  await t.rejects(claimFolder('/proc/narrows'));
 });

@@ -118,7 +118,8 @@ void t.test('head: a registry that knows no HEAD leaves the question open', asyn
       return true;
     };
     t.same(await upstream.head(name, tag), { contentType: '' }, String(status));
-    t.same(await upstream.blobHead(name, blob.digest), {}, String(status));
+    t.same(await upstream.blobHead(name, blob.digest), { size: blob.bytes.length }, 'a GET tells');
+    t.equal(await upstream.blobHead(name, digestOf(Buffer.from('none'))), undefined, 'or tells that there is none');
     t.same((await upstream.manifest(name, tag))?.bytes, image.index.bytes, 'GET goes on as before');
   }
 });
@@ -205,8 +206,8 @@ void t.test('manifest: a part of one is none', async (t) => {
   const part = image.index.bytes.subarray(0, 100);
   const range = `bytes 0-99/${image.index.bytes.length}`;
   origin.script = answerWith(206, { 'content-range': range, 'content-type': mediaTypes.ociIndex }, part);
-  t.match(await failureOf(upstream.manifest(name, tag)), { kind: 'upstreamUnusable' });
-  t.match(await failureOf(questions.list(upstream)), { kind: 'upstreamUnusable' });
+  t.match(await failureOf(upstream.manifest(name, tag)), { kind: 'upstreamRefused' });
+  t.match(await failureOf(questions.list(upstream)), { kind: 'upstreamRefused' });
 });
 
 void t.test('manifest: one that is cut, or stalls, is trouble', async (t) => {
@@ -388,17 +389,17 @@ void t.test('blob: a stalled one breaks off in time', async (t) => {
 void t.test('status: each is what it means, for every question', async (t) => {
   const { origin, upstream } = await prepare(t);
   const kinds: Record<number, string> = {
-    201: 'upstreamUnusable',
-    204: 'upstreamUnusable',
-    300: 'upstreamUnusable',
-    304: 'upstreamUnusable',
-    400: 'upstreamUnusable',
+    201: 'upstreamRefused',
+    204: 'upstreamRefused',
+    300: 'upstreamRefused',
+    304: 'upstreamRefused',
+    400: 'upstreamRefused',
     401: 'denied',
     403: 'denied',
     408: 'upstreamTimeout',
-    410: 'upstreamUnusable',
-    416: 'upstreamUnusable',
-    418: 'upstreamUnusable',
+    410: 'upstreamRefused',
+    416: 'upstreamRefused',
+    418: 'upstreamRefused',
     500: 'upstreamUnavailable',
     502: 'upstreamUnavailable',
     503: 'upstreamUnavailable',
@@ -421,7 +422,7 @@ void t.test('status: a storage behind a redirect that denies is broken, and deni
     if (seen.headers.host?.startsWith('localhost')) return answerWith(403)(seen, response);
     return answerWith(307, { location: `http://localhost:${origin.port}/expired` })(seen, response);
   };
-  t.match(await failureOf(questions.blob(upstream)), { kind: 'upstreamUnusable', status: 502 });
+  t.match(await failureOf(questions.blob(upstream)), { kind: 'upstreamRefused', status: 502 });
 });
 
 void t.test('status: 503 hands on when to come again', async (t) => {

@@ -6,8 +6,10 @@ import t from 'tap';
 import { NarrowsError } from '../../src/errors.ts';
 import { createCredentials } from '../../src/upstream/credentials.ts';
 import type { Credential } from '../../src/upstream/credentials.ts';
-import { createRequester, retryAfterOf, toTrouble } from '../../src/upstream/requests.ts';
-import type { Answer, Requester, UpstreamOptions } from '../../src/upstream/requests.ts';
+import { retryAfterOf } from '../../src/upstream/answers.ts';
+import type { Answer } from '../../src/upstream/answers.ts';
+import { createRequester, toTrouble } from '../../src/upstream/requests.ts';
+import type { Requester, UpstreamOptions } from '../../src/upstream/requests.ts';
 import {
   basicHeader,
   closedPort,

@@ -1,0 +1,27 @@
+import type { Partial } from '../cache/tier.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { BlobAnswer } from '../upstream/upstream.ts';
+import type { ResumeLimits } from './resuming.ts';
+
+export interface FlightLimits extends ResumeLimits {
+  /** With no reader left, a download goes on if at most this much is missing. What tells no size may not be larger. */
+  readonly maxUnreadBytes: number;
+}
+
+export interface FlightOptions {
+  readonly digest: Digest;
+  readonly limits: FlightLimits;
+  /** How much of the newest content may be kept in memory now, for the readers that keep up to share. */
+  windowBytes(): number;
+  /** Bytes, from the manifest that lists the blob; asked where the upstream does not tell. */
+  expectedSize(): Promise<number | undefined>;
+  /** Undefined where the upstream has no such blob. */
+  fetch(from: number): Promise<BlobAnswer | undefined>;
+  /** Where the copy grows; undefined where no tier can take it. */
+  begin(): Promise<Partial | undefined>;
+  onTrouble(error: unknown): void;
+}
+
+/** How a flight ended; `abandoned` is nobody's fault. */
+export type Landing =
+  { readonly outcome: 'done' | 'abandoned' } | { readonly outcome: 'failed'; readonly error: unknown };
