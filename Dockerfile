@@ -14,8 +14,8 @@ COPY src src
 RUN mkdir /data && chown node:node /data
 USER node
 VOLUME /data
-ENV NARROWS_CACHE_DISK_PATH=/data
+ENV NARROWS_CONFIG=/narrows/config/container.example.yaml
 EXPOSE 5000 5001
 HEALTHCHECK --interval=10s --timeout=3s CMD ["node", "-e", "fetch('http://127.0.0.1:5001/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["node", "src/main.ts"]
-CMD ["serve", "--listen", ":5000"]
+CMD ["serve"]

@@ -65,11 +65,18 @@ const platform = z
     error: 'expected a platform such as linux/arm64 or linux/arm/v7',
   });
 
+/** A map with these keys and no others. */
+function strict<T extends z.ZodRawShape>(expected: string, shape: T) {
+  return z.strictObject(shape, {
+    error: (issue) => (issue.code === 'invalid_type' ? `expected ${expected}` : undefined),
+  });
+}
+
 const setReference = z.union([text, z.array(text).min(1)], {
   error: 'expected a platform, a list of them, a named set, or any',
 });
 
-const listener = z.strictObject({
+const listener = strict('a map such as { address: 127.0.0.1:5000 }', {
   address,
   platforms: setReference.optional(),
   view: z.enum(['image', 'index'], { error: 'expected image or index' }).optional(),
@@ -77,7 +84,7 @@ const listener = z.strictObject({
   tls: z.strictObject({ cert: text, key: text }).optional(),
 });
 
-const upstream = z.strictObject({
+const upstream = strict('a map such as { url: https://registry.example }', {
   url,
   credentials: z
     .strictObject({ username: text, password: text.optional(), passwordFile: text.optional() })
@@ -107,7 +114,7 @@ export const configSchema = z.strictObject({
   defaultUpstream: text,
   dockerConfig: text.nullable(),
   platforms: z.strictObject({
-    sets: z.record(text, z.array(platform).min(1)),
+    sets: z.record(text, z.array(platform, { error: 'expected a list such as [linux/arm64]' }).min(1)),
     hosts: z.record(text, setReference),
     addresses: z.record(text, setReference),
     trustUserAgent: flag,
@@ -143,7 +150,11 @@ export const configSchema = z.strictObject({
     upstreamTokens: count,
     verifiedDigests: count,
   }),
-  log: z.strictObject({ level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']) }),
+  log: z.strictObject({
+    level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent'], {
+      error: 'expected trace, debug, info, warn, error or silent',
+    }),
+  }),
 });
 
 /** A configuration without mistakes: durations in milliseconds, sizes in bytes. */

@@ -7,6 +7,7 @@ export interface Metrics {
   render(): Promise<{ text: string; contentType: string }>;
   answered(answered: Answered): void;
   upstreamAnswered(upstream: string, outcome: string): void;
+  upstreamSent(upstream: string, bytes: number): void;
   readonly pull: Pick<PullObserver, 'flightStarted' | 'flightLanded' | 'platformLie' | 'stale'>;
   tierTrouble(tier: string): void;
 }
@@ -30,6 +31,18 @@ export function createMetrics(): Metrics {
     name: 'narrows_upstream_requests_total',
     help: 'Requests to upstreams, by status or kind of trouble',
     labelNames: ['upstream', 'outcome'],
+    registers,
+  });
+  const sentBytes = new Counter({
+    name: 'narrows_sent_bytes_total',
+    help: 'Bytes of whole answers to clients, by where they came from',
+    labelNames: ['cache'],
+    registers,
+  });
+  const upstreamBytes = new Counter({
+    name: 'narrows_upstream_bytes_total',
+    help: 'Bytes of manifests, lists and blobs that came from upstreams',
+    labelNames: ['upstream'],
     registers,
   });
   const flights = new Counter({
@@ -58,10 +71,12 @@ export function createMetrics(): Metrics {
 
   return {
     render: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
-    answered({ status, view, cache, ms }) {
+    answered({ status, view, cache, ms, bytes }) {
+      sentBytes.inc({ cache: cache ?? 'none' }, bytes);
       requests.inc({ status, view: view ?? 'none', cache: cache ?? 'none' });
       seconds.observe(ms / 1000);
     },
+    upstreamSent: (upstream, bytes) => upstreamBytes.inc({ upstream }, bytes),
     upstreamAnswered: (upstream, outcome) => upstreamRequests.inc({ upstream, outcome }),
     pull: {
       flightStarted: () => flying.inc(),

@@ -156,7 +156,7 @@ async function openRegistries(
 ): Promise<Map<string, Registry>> {
   const upstreams = new Map<string, Registry>();
   for (const name of Object.keys(config.upstreams)) {
-    const registry = await openRegistry(name, config, now, metrics.upstreamAnswered);
+    const registry = await openRegistry(name, config, now, metrics);
     closers.push(() => registry.close());
     upstreams.set(name, registry);
   }
@@ -199,12 +199,7 @@ function globOf(pattern: string): RegExp {
   return new RegExp(`^${parts.join('.*')}$`);
 }
 
-async function openRegistry(
-  name: string,
-  config: Config,
-  now: () => number,
-  onAnswer: (upstream: string, outcome: string) => void,
-): Promise<Registry> {
+async function openRegistry(name: string, config: Config, now: () => number, metrics: Metrics): Promise<Registry> {
   const { limits } = config;
   const settings = config.upstreams[name]!;
   const url = new URL(settings.url);
@@ -225,7 +220,8 @@ async function openRegistry(
       maxTokens: limits.upstreamTokens,
     },
     now,
-    onAnswer,
+    onAnswer: metrics.upstreamAnswered,
+    onBytes: metrics.upstreamSent,
   });
 }
 
@@ -287,5 +283,6 @@ function logAnswer(log: Log, { error, status, ...answered }: Answered): void {
   const line = { status, ...answered, ...(error !== undefined && { err: error }) };
   if (status === 500) log.error(line, 'request');
   else if (error !== undefined && status < 400) log.warn(line, 'request broken off');
+  else if (status > 500) log.warn(line, 'request');
   else log.info(line, 'request');
 }

@@ -13,6 +13,7 @@ const answered = (more: object = {}) => ({
   ms: 30,
   client: '127.0.0.1',
   isWhole: true,
+  bytes: 5,
   ...more,
 });
 

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events';
-import { rmSync } from 'node:fs';
+import { renameSync, rmSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import type { StatementSync } from 'node:sqlite';
 import type { KeyvStoreAdapter, StoredData } from 'keyv';
@@ -129,9 +129,11 @@ function openOrReplace(path: string): DatabaseSync {
   try {
     return openDatabase(path);
   } catch (error) {
-    // Records can be learnt again, a mirror that does not start serves nobody. Only a file that is no database goes.
+    // Records can be learnt again, a mirror that does not start serves nobody. Only a file that is no database
+    // is set aside.
     if (!/not a database|malformed/.test((error as Error).message)) throw error;
-    for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true });
+    for (const suffix of ['-wal', '-shm']) rmSync(path + suffix, { force: true });
+    renameSync(path, `${path}.broken`);
     return openDatabase(path);
   }
 }

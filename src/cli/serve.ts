@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { createLog } from '../log.ts';
 import { startMirror } from '../mirror.ts';
@@ -62,26 +63,40 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
   let isStopping = false;
   io.onStop(() => {
     // Whoever asks twice does not want to wait.
-    if (isStopping) return stopped.resolve();
+    if (isStopping) {
+      log.warn('stopping at once: answers that run are cut off');
+      return stopped.resolve();
+    }
     isStopping = true;
-    log.info('stopping: running answers may finish');
+    log.info(
+      `stopping: running answers may finish, up to ${config.limits.stopGrace / 1000}s; ask again to cut them off`,
+    );
     mirror.stop().then(stopped.resolve, stopped.reject);
   });
   await stopped.promise;
+  log.info('stopped');
 }
 
 async function start(config: Config, log: ReturnType<typeof createLog>): Promise<Mirror> {
   try {
     return await startMirror(config, log);
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException & { address?: string; port?: number };
-    if (code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-      throw new CommandError(1, `Cannot listen (${message}); choose another address with --listen and --admin.`, {
-        cause: error,
-      });
-    }
-    throw new CommandError(1, `Cannot start: ${message}`, { cause: error });
+    throw new CommandError(1, startFailure(error as SystemError, resolve(config.cache.disk.path)), { cause: error });
   }
+}
+
+type SystemError = NodeJS.ErrnoException & { address?: string; port?: number };
+
+/** What to do about it, in one sentence. */
+function startFailure({ code, syscall, address, port, message }: SystemError, store: string): string {
+  if (syscall === 'listen') {
+    const reason = code === 'EADDRINUSE' ? 'is taken' : `cannot be listened at (${code})`;
+    return `${address}:${port} ${reason}; choose another address with --listen or --admin.`;
+  }
+  if (syscall !== undefined || code === 'ERR_SQLITE_ERROR') {
+    return `The store ${store} cannot be used (${code ?? message}); choose another folder with --store or cache.disk.path.`;
+  }
+  return `Cannot start: ${message}`;
 }
 
 function placeOf(address: string, port: number, isTls: boolean): string {
@@ -93,13 +108,16 @@ function placeOf(address: string, port: number, isTls: boolean): string {
 function greeting(places: readonly string[], config: Config): string {
   const upstreams = Object.keys(config.upstreams);
   const place = places[0] ?? '';
+  const isLocal =
+    /\/\/(?:127\.|localhost|\[::1\])/.test(place) && !/^(?:0\.0\.0\.0|\[?::\]?)?:/.test(config.listen[0]!.address);
   return [
     '',
-    `  narrows serves ${upstreams.length} registries at ${places.join(', ')}`,
-    `  store ${config.cache.disk.path}   default registry ${config.defaultUpstream}`,
+    `  narrows serves ${upstreams.length} registries at ${places.join(', ')}${isLocal ? ', to this machine alone' : ''}`,
+    `  store             ${resolve(config.cache.disk.path)}`,
+    `  default registry  ${config.defaultUpstream}`,
     '',
-    `  for arm64 nodes:  ${place}/p/linux-arm64   (narrows client containerd --platform linux/arm64)`,
-    `  try:              curl ${place}/p/linux-arm64/v2/library/alpine/manifests/latest`,
+    `  nodes             npx narrows client containerd --platform linux/arm64 --mirror http://THIS-HOST:${new URL(place).port}`,
+    `  try               curl ${place}/p/linux-arm64/v2/library/alpine/manifests/latest`,
     '',
     '',
   ].join('\n');

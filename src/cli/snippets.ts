@@ -7,9 +7,14 @@ export interface Snippet {
 
 export interface SnippetOptions {
   readonly mirror: URL;
-  /** The platform set in the spelling of paths. */
-  readonly set: string;
+  /** The platform set in the spelling of paths; without one the mirror's own rules decide. */
+  readonly set: string | undefined;
   readonly registries: readonly string[];
+}
+
+/** `/p/linux-arm64`, or nothing. */
+function prefix(set: string | undefined): string {
+  return set === undefined ? '' : `/p/${set}`;
 }
 
 /**
@@ -20,18 +25,18 @@ export const snippets: Readonly<Record<string, (options: SnippetOptions) => Snip
   containerd: ({ mirror, set }) => [
     {
       path: '/etc/containerd/certs.d/_default/hosts.toml',
-      note: 'For every registry; no restart needed. Without `server`, containerd falls back to the registry itself.\nIn config.toml, config_path must be this one folder: config_path = "/etc/containerd/certs.d"',
-      text: `[host."${mirror.origin}/p/${set}/v2"]\n  capabilities = ["pull", "resolve"]\n`,
+      note: 'For every registry; no restart needed. Without `server`, containerd falls back to the registry itself.\nWith `server = ` this address it does not. ctr wants --hosts-dir /etc/containerd/certs.d\nIn config.toml, under plugins."io.containerd.cri.v1.images".registry (containerd 1: plugins."io.containerd.grpc.v1.cri".registry),\nconfig_path must be this one folder: config_path = "/etc/containerd/certs.d"',
+      text: `[host."${mirror.origin}${prefix(set)}/v2"]\n  capabilities = ["pull", "resolve"]\n`,
     },
   ],
 
   docker: ({ mirror, set }) => [
     {
       path: '/etc/docker/daemon.json',
-      note: 'Docker mirrors docker.io alone. The address must not end in /v2. Restart the daemon after.\n(Take these two lines of comment away: the file is JSON.)',
+      note: 'Docker mirrors docker.io alone. The address must not end in /v2. Restart the daemon after.\nMerge it into the file that is there.',
       text: `${JSON.stringify(
         {
-          'registry-mirrors': [`${mirror.origin}/p/${set}/`],
+          'registry-mirrors': [`${mirror.origin}${prefix(set)}/`],
           ...(mirror.protocol === 'http:' && { 'insecure-registries': [mirror.host] }),
         },
         undefined,
@@ -46,15 +51,15 @@ export const snippets: Readonly<Record<string, (options: SnippetOptions) => Snip
   k3s: ({ mirror, set }) => [
     {
       path: '/etc/rancher/k3s/registries.yaml',
-      note: 'RKE2: /etc/rancher/rke2/registries.yaml. The endpoint must end in /v2.',
-      text: `mirrors:\n  "*":\n    endpoint: ["${mirror.origin}/p/${set}/v2"]\n`,
+      note: 'RKE2: /etc/rancher/rke2/registries.yaml. The endpoint must end in /v2. Restart after.\n--disable-default-registry-endpoint keeps nodes from going to the registry itself.',
+      text: `mirrors:\n  "*":\n    endpoint: ["${mirror.origin}${prefix(set)}/v2"]\n`,
     },
   ],
 
   talos: ({ mirror, set }) => [
     {
       path: 'machine configuration (Talos 1.12 or newer)',
-      text: `apiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: "*"\nendpoints:\n  - url: ${mirror.origin}/p/${set}/v2\nskipFallback: false\n`,
+      text: `apiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: "*"\nendpoints:\n  - url: ${mirror.origin}${prefix(set)}/v2\nskipFallback: false\n`,
     },
   ],
 
@@ -63,7 +68,7 @@ export const snippets: Readonly<Record<string, (options: SnippetOptions) => Snip
       path: '/etc/buildkit/buildkitd.toml',
       note: 'Builders resolve several platforms through one name: give them the set any.',
       text: [
-        ...registries.map((name) => `[registry."${name}"]\n  mirrors = ["${mirror.host}/p/${set}/${name}"]\n`),
+        ...registries.map((name) => `[registry."${name}"]\n  mirrors = ["${mirror.host}${prefix(set)}/${name}"]\n`),
         ...(mirror.protocol === 'http:' ? [`[registry."${mirror.host}"]\n  http = true\n`] : []),
       ].join('\n'),
     },
@@ -75,11 +80,11 @@ function containersImage({ mirror, set, registries }: SnippetOptions): Snippet[]
   return [
     {
       path: '/etc/containers/registries.conf.d/50-narrows.conf',
-      note: 'For podman, buildah, skopeo and CRI-O.',
+      note: 'For podman, buildah, skopeo and CRI-O (systemctl reload crio). They go to the registry itself when the mirror says no.',
       text: registries
         .map(
           (name) =>
-            `[[registry]]\nprefix = "${name}"\nlocation = "${name}"\n[[registry.mirror]]\nlocation = "${mirror.host}/p/${set}/${name}"\n${insecure}`,
+            `[[registry]]\nprefix = "${name}"\nlocation = "${name}"\n[[registry.mirror]]\nlocation = "${mirror.host}${prefix(set)}/${name}"\n${insecure}`,
         )
         .join('\n'),
     },

@@ -40,6 +40,8 @@ export interface Answered {
   readonly ms: number;
   readonly client: string;
   readonly isWhole: boolean;
+  /** Of the body; 0 for one that broke off. */
+  readonly bytes: number;
   readonly platform?: string;
   readonly view?: string;
   readonly cache?: string;
@@ -206,8 +208,10 @@ function describe(
     url: request.url ?? '',
     status: response.statusCode,
     ms: Math.round(performance.now() - started),
-    client: request.socket.remoteAddress ?? '',
+    client: request.socket.remoteAddress?.replace(/^::ffff:(?=[0-9.]+$)/, '') ?? '',
     isWhole: response.writableFinished,
+    bytes:
+      response.writableFinished && request.method !== 'HEAD' ? Number(response.getHeader('content-length') ?? 0) : 0,
     ...(platform !== undefined && { platform }),
     ...(view !== undefined && { view }),
     ...(cache !== undefined && { cache }),

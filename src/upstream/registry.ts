@@ -76,6 +76,26 @@ export function createRegistry(options: RegistryOptions): Registry {
     });
   }
 
+  function counted(answer: BlobAnswer): BlobAnswer {
+    async function* body() {
+      for await (const chunk of answer.body) {
+        options.onBytes?.(name, chunk.length);
+        yield chunk;
+      }
+    }
+    return { ...answer, body: body() };
+  }
+
+  async function readBody(answer: Answer, what: string): Promise<Buffer> {
+    try {
+      const bytes = await readLimited(answer.body, reading, `${name} for ${what}`);
+      options.onBytes?.(name, bytes.length);
+      return bytes;
+    } catch (error) {
+      throw toTrouble(error, name);
+    }
+  }
+
   return {
     name,
 
@@ -96,7 +116,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       const text = referenceText(reference);
       const answer = await askManifest('GET', repository, text);
       if (!answer) return undefined;
-      const bytes = await readBody(answer, reading, `${name} for ${repository} ${text}`, name);
+      const bytes = await readBody(answer, `${repository} ${text}`);
       if (reference.kind === 'digest' && !matches(bytes, reference.digest)) {
         throw new NarrowsError('upstreamUnusable', `${name} answers with other bytes than those of ${text}.`);
       }
@@ -117,14 +137,14 @@ export function createRegistry(options: RegistryOptions): Registry {
 
     async blob(repository, digest, from) {
       const answer = await ask('GET', repository, `blobs/${digest}`, from > 0 ? { range: `bytes=${from}-` } : {});
-      return answer && readBlobAnswer(answer, name);
+      return answer && counted(readBlobAnswer(answer, name));
     },
 
     async list(repository, path, query) {
       const suffix = query.size > 0 ? `?${query.toString()}` : '';
       const answer = await ask('GET', repository, path + suffix, { accept: 'application/json, */*' });
       if (!answer) return undefined;
-      const bytes = await readBody(answer, reading, `${name} for ${repository} ${path}`, name);
+      const bytes = await readBody(answer, `${repository} ${path}`);
       const next = nextQuery([answer.headers['link'] ?? ''].flat().join(', '));
       const filtersApplied = firstOf(answer.headers['oci-filters-applied']);
       return { bytes, ...(next && { next }), ...(filtersApplied && { filtersApplied }) };
@@ -146,14 +166,6 @@ async function checkEncoding(answer: Answer, name: string): Promise<Answer> {
   if (encoding === 'identity') return answer;
   answer.body.destroy();
   throw new NarrowsError('upstreamUnusable', `${name} answers in ${encoding} though asked for the bytes as they are.`);
-}
-
-async function readBody(answer: Answer, limits: ReadLimits, what: string, name: string): Promise<Buffer> {
-  try {
-    return await readLimited(answer.body, limits, what);
-  } catch (error) {
-    throw toTrouble(error, name);
-  }
 }
 
 function rateLimited(name: string, retryAfterS: number): NarrowsError {

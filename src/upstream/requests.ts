@@ -22,6 +22,8 @@ export interface UpstreamOptions {
   now(): number;
   /** Told of every answer and failure; for counting. */
   onAnswer?(upstream: string, outcome: string): void;
+  /** Told of the bytes of bodies as they come. */
+  onBytes?(upstream: string, bytes: number): void;
 }
 
 export interface UpstreamLimits {

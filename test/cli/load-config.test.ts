@@ -91,3 +91,20 @@ void t.test('every example is a configuration without mistakes', async (t) => {
     );
   }
 });
+
+void t.test('an upstream of the file, dots and all, has its credentials from the environment', async (t) => {
+  const file = join(await temporaryFolder(t), 'narrows.yaml');
+  await writeFile(file, 'upstreams: { registry.example: { url: "https://registry.example" } }\n');
+  const env = { NARROWS_UPSTREAM_REGISTRY_EXAMPLE_USERNAME: 'me', NARROWS_UPSTREAM_REGISTRY_EXAMPLE_PASSWORD: 'x' };
+  const { config } = await loadConfig(file, {}, io(env));
+  t.same(config.upstreams['registry.example']!.credentials, { username: 'me', password: 'x' });
+});
+
+void t.test('files that are named and cannot be read are mistakes, all of them', async (t) => {
+  const file = join(await temporaryFolder(t), 'narrows.yaml');
+  const upstream = '{ url: "https://x", ca: /no/ca, credentials: { username: u, passwordFile: /no/pw } }';
+  await writeFile(file, `upstreams: { x: ${upstream} }\n`);
+  const failure = await loadConfig(file, {}, io()).catch((error: Error) => error.message);
+  t.match(failure, 'upstreams.x.ca: /no/ca cannot be read (ENOENT)');
+  t.match(failure, 'upstreams.x.credentials.passwordFile: /no/pw cannot be read (ENOENT)');
+});

@@ -25,6 +25,9 @@ void t.test('each client gets the path where it can say it', (t) => {
   });
   t.match(textOf('buildkit'), '[registry."docker.io"]\n  mirrors = ["m.example:5000/p/linux-arm64/docker.io"]');
   t.equal(parseAllDocuments(textOf('talos')).length, 1);
+  for (const [name, write] of Object.entries(snippets)) {
+    t.notMatch(write({ ...options, set: undefined })[0]!.text, /\/p\//, `${name}: no set, no path`);
+  }
   t.end();
 });
 

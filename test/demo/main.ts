@@ -85,19 +85,20 @@ async function tell(mirror: string, upstream: TestRegistry, everything: number):
 
 function linesToTry(mirror: string, admin: string): string {
   const host = new URL(mirror).host;
+  const here = process.arch === 'arm64' ? 'linux-arm64' : 'linux-amd64';
   return [
     heading('Still running; try by hand (Ctrl-C ends it)'),
     '  # the tag, as an arm64 machine sees it, and as it is',
     `  curl -sI ${mirror}/p/linux-arm64/v2/library/hello/manifests/1`,
-    `  curl -s ${mirror}/v2/library/hello/manifests/1`,
+    `  curl -s ${mirror}/v2/library/hello/manifests/1 | head -c 300; echo`,
     '  # a platform that the image does not have',
-    `  curl -s ${mirror}/p/windows-amd64/v2/library/hello/manifests/1`,
+    `  curl -s ${mirror}/p/windows-amd64/v2/library/hello/manifests/1; echo`,
     '  # clients (the program in the image prints which platform it is)',
     `  skopeo inspect --tls-verify=false docker://${host}/p/linux-arm64/docker.io/library/hello:1`,
-    `  docker run --rm ${host}/p/linux-amd64/docker.io/library/hello:1`,
-    `  podman run --rm --tls-verify=false ${host}/p/linux-amd64/docker.io/library/hello:1`,
+    `  docker run --rm ${host}/p/${here}/docker.io/library/hello:1`,
+    `  podman run --rm --tls-verify=false ${host}/p/${here}/docker.io/library/hello:1`,
     '  # what was counted',
-    `  curl -s ${admin}/metrics`,
+    `  curl -s ${admin}/metrics | grep narrows_`,
     '',
     '',
   ].join('\n');
@@ -133,7 +134,11 @@ if (process.argv.includes('--once')) {
 } else {
   screen.write(linesToTry(mirrorUrl, `http://127.0.0.1:${running.adminPort}`));
   isHandsOn = true;
-  const end = () => void stop().then(() => process.exit(0));
+  const end = () =>
+    void stop().then(() => {
+      screen.write('\nstopped; its files are gone\n');
+      process.exit(0);
+    });
   process.once('SIGINT', end);
   process.once('SIGTERM', end);
 }

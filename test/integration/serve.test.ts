@@ -63,7 +63,7 @@ void t.test('an address in use: one sentence that says what to do, exit 1', asyn
     await temporaryFolder(t),
   ]);
   t.equal(code, 1);
-  t.match(err, /^Cannot listen \(.*EADDRINUSE.*\); choose another address with --listen and --admin\.\n$/);
+  t.equal(err, `${address} is taken; choose another address with --listen or --admin.\n`);
 });
 
 void t.test('wrong use: exit 2, and every mistake of a configuration at once', async (t) => {
@@ -87,4 +87,21 @@ void t.test('help: every command has an example', (t) => {
   }
   t.match(runNarrows(['--version']), { code: 0, out: /^\d+\.\d+\.\d+\n$/ });
   t.end();
+});
+
+void t.test('a store that cannot be used: one sentence that names it, exit 1', async (t) => {
+  const folder = await temporaryFolder(t);
+  await writeFile(join(folder, 'file'), 'in the way');
+  const store = join(folder, 'file');
+  const { code, err } = runNarrows(['serve', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--store', store]);
+  t.equal(code, 1);
+  t.match(err, /^The store .*\/file cannot be used \(E[A-Z]+\); choose another folder/);
+});
+
+void t.test('--listen beside listeners that say more than an address: refused, for it would drop them', async (t) => {
+  const file = join(await temporaryFolder(t), 'narrows.yaml');
+  await writeFile(file, 'listen: [{ address: "127.0.0.1:0", platforms: linux/arm64 }]\n');
+  const { code, err } = runNarrows(['serve', '--config', file, '--listen', ':0']);
+  t.equal(code, 2);
+  t.match(err, '--listen: would replace listeners');
 });
