@@ -1,6 +1,11 @@
 #!/usr/bin/env node
 import { run } from './cli/program.ts';
 
+// A promise that nobody waits for is a mistake to be mended, and none that the pulls of others should pay for.
+process.on('unhandledRejection', (reason) => {
+  process.stderr.write(`${reason instanceof Error ? (reason.stack ?? reason.message) : String(reason)}\n`);
+});
+
 // The one place that touches the process: everything else is given what it needs.
 process.exitCode = await run(process.argv.slice(2), {
   env: process.env,

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NarrowsError } from '../errors.ts';
 import type { Blob } from '../cache/tier.ts';
 import type { Reply } from '../pull/request.ts';
@@ -105,6 +106,12 @@ function isNotModified(reply: Reply, request: IncomingMessage): boolean {
   return known.split(',').some((entry) => entry.trim().replace(/^W\//, '') === etag || entry.trim() === '*');
 }
 
+/**
+ * As long as a socket takes what it is given, nothing makes the loop go on to the next: a thousand readers of what is
+ * in memory would each be given megabytes before a new one is so much as heard.
+ */
+const turnBytes = 128 * 1024;
+
 interface Sink {
   /** Resolves when the chunk before this one has left; rejects when the client is gone or takes nothing. */
   write(chunk: Buffer): Promise<void>;
@@ -120,6 +127,7 @@ function createSink(response: ServerResponse, stallMs: number): Sink {
   gone.promise.catch(() => undefined);
   let waiting: PromiseWithResolvers<void> | undefined;
   let isTaking = true;
+  let sinceTurn = 0;
   const leave = (error: Error) => {
     gone.reject(error);
     waiting?.reject(error);
@@ -134,6 +142,10 @@ function createSink(response: ServerResponse, stallMs: number): Sink {
   return {
     async write(chunk) {
       await waiting?.promise;
+      if ((sinceTurn += chunk.length) > turnBytes) {
+        sinceTurn = 0;
+        await nextTurn();
+      }
       if (response.destroyed) await gone.promise;
       const leaving = Promise.withResolvers<void>();
       leaving.promise.catch(() => undefined);

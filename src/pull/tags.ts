@@ -94,12 +94,11 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
       const known = last && (await believed(source, tag, last));
       if (known) return known;
       const asked = asking.run(keyOf(source, tag), () => revalidate(source, tag));
+      // It may fail before, or without, anyone waiting for it.
+      asked.catch(() => undefined);
       // Once in trouble, nobody waits for the upstream to be silent again: the question goes on behind the answer.
       const held = last?.digest && last.troubledAtMs !== undefined && (await manifests.byDigest(source, last.digest));
-      if (held) {
-        asked.catch(() => undefined);
-        return { ...held, state: 'stale' };
-      }
+      if (held) return { ...held, state: 'stale' };
       const { value, joined } = await asked;
       return joined && value.state === 'miss' ? { ...value, state: 'joined' } : value;
     },
