@@ -57,15 +57,26 @@ void t.test('ranges are slices of the whole', async (t) => {
 
 void t.test('the last byte waits for the verdict: right lets it go, wrong breaks the body off', async (t) => {
   for (const isRight of [true, false]) {
-    const verdict = Promise.withResolvers<void>();
-    verdict.promise.catch(() => undefined);
-    const { blob } = steered({ verified: verdict.promise });
-    const port = await serve(t, blob);
-    for (const range of ['', 'bytes=0-0', 'bytes=3-10']) {
-      const running = download(`http://127.0.0.1:${port}/`, { headers: { range } });
+    for (const [range, length] of [
+      ['', bytes.length],
+      ['bytes=0-0', 1],
+      ['bytes=3-10', 8],
+    ] as const) {
+      const verdict = Promise.withResolvers<void>();
+      verdict.promise.catch(() => undefined);
+      const done = Promise.withResolvers<void>();
+      const { blob } = steered({ verified: verdict.promise, doneReading: done.resolve });
+      const port = await serve(t, blob);
+      let seen = 0;
+      const url = `http://127.0.0.1:${port}/`;
+      const running = download(url, { headers: { range }, onBytes: (count) => (seen += count) });
+      await done.promise;
+      await until(() => seen === length - 1, 'all bytes but the last');
       if (isRight) verdict.resolve();
       else verdict.reject(new Error('wrong'));
-      t.equal((await running).isComplete, isRight, range);
+      const got = await running;
+      t.equal(got.isComplete, isRight, range);
+      t.equal(got.body.length, isRight ? length : length - 1);
     }
   }
 });
@@ -107,4 +118,11 @@ void t.test('an empty blob is whole at once', async (t) => {
     isComplete: true,
     headers: { 'content-length': '0' },
   });
+});
+
+void t.test('an empty body that is not what was asked for: no answer that looks whole', async (t) => {
+  const verdict = Promise.reject(new Error('wrong'));
+  verdict.catch(() => undefined);
+  const port = await serve(t, { ...bytesBlob(Buffer.alloc(0), 'miss'), verified: verdict });
+  t.not((await download(`http://127.0.0.1:${port}/`)).status, 200);
 });

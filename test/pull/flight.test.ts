@@ -226,24 +226,7 @@ void t.test('an upstream that tells no length: whole all the same, told when it 
 void t.test(
   'without a tier to keep it: readers share the window, and the upstream waits for the slowest',
   async (t) => {
-    const flight = new Flight({
-      digest: blob.digest,
-      windowBytes: () => 100_000,
-      limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
-      expectedSize: () => Promise.resolve(undefined),
-      begin: () => Promise.resolve(undefined),
-      onTrouble: () => undefined,
-      fetch: () =>
-        Promise.resolve({
-          size: bytes.length,
-          offset: 0,
-          cancel: () => undefined,
-          body: (async function* () {
-            for (let at = 0; at < bytes.length; at += 10_000)
-              yield await Promise.resolve(bytes.subarray(at, at + 10_000));
-          })(),
-        }),
-    });
+    const flight = tierlessFlight();
     const [first, second] = await Promise.all([flight.open('miss'), flight.open('joined')]);
     const readTo = async (reader: typeof first, from: number, to: number) => {
       const parts: Buffer[] = [];
@@ -300,24 +283,7 @@ void t.test('an empty body for a digest that is not empty: never a whole answer'
 });
 
 void t.test('without a tier: a reader of a part does not stop the others', async (t) => {
-  const flight = new Flight({
-    digest: blob.digest,
-    windowBytes: () => 100_000,
-    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
-    expectedSize: () => Promise.resolve(undefined),
-    begin: () => Promise.resolve(undefined),
-    onTrouble: () => undefined,
-    fetch: () =>
-      Promise.resolve({
-        size: bytes.length,
-        offset: 0,
-        cancel: () => undefined,
-        body: (async function* () {
-          for (let at = 0; at < bytes.length; at += 10_000)
-            yield await Promise.resolve(bytes.subarray(at, at + 10_000));
-        })(),
-      }),
-  });
+  const flight = tierlessFlight();
   const [part, whole] = await Promise.all([flight.open('miss'), flight.open('joined')]);
   t.ok((await part.read(0, 100)).equals(bytes.subarray(0, 100)));
   part.doneReading!();
@@ -353,3 +319,25 @@ void t.test(
     t.equal((await download(url)).status, 502);
   },
 );
+
+/** A flight that no tier takes, from an upstream that sends small pieces. */
+function tierlessFlight(): Flight {
+  return new Flight({
+    digest: blob.digest,
+    windowBytes: () => 100_000,
+    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
+    expectedSize: () => Promise.resolve(undefined),
+    begin: () => Promise.resolve(undefined),
+    onTrouble: () => undefined,
+    fetch: () =>
+      Promise.resolve({
+        size: bytes.length,
+        offset: 0,
+        cancel: () => undefined,
+        body: (async function* () {
+          for (let at = 0; at < bytes.length; at += 10_000)
+            yield await Promise.resolve(bytes.subarray(at, at + 10_000));
+        })(),
+      }),
+  });
+}
