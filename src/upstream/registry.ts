@@ -146,8 +146,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       if (!answer) return undefined;
       const bytes = await readBody(answer, `${repository} ${path}`);
       const next = nextQuery([answer.headers['link'] ?? ''].flat().join(', '));
-      const filtersApplied = firstOf(answer.headers['oci-filters-applied']);
-      return { bytes, ...(next && { next }), ...(filtersApplied && { filtersApplied }) };
+      return { bytes, ...(next && { next }) };
     },
 
     close: () => requester.close(),

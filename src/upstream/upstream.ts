@@ -44,5 +44,4 @@ export interface ListAnswer {
   readonly bytes: Buffer;
   /** The query of the `next` link, where there is one. */
   readonly next?: URLSearchParams;
-  readonly filtersApplied?: string;
 }

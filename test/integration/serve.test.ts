@@ -6,23 +6,29 @@ import t from 'tap';
 import { download, until } from '../fixtures/downloads.ts';
 import { noise } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
+import type { Teardown } from '../fixtures/mirror.ts';
 import { runNarrows, startServe } from '../fixtures/process.ts';
 import { blobOf, startRegistry } from '../fixtures/registry.ts';
 
 const blob = blobOf(noise('serve', 4 * 1024 * 1024));
 const path = `/v2/docker.io/library/x/blobs/${blob.digest}`;
 
-void t.test('SIGTERM: what runs finishes, what is new is refused, and the exit is clean', async (t) => {
+/** A server, and a client whose answer has begun. */
+async function startDownload(t: Teardown, bytesPerSecond: number) {
   const upstream = await startRegistry();
   t.teardown(upstream.close);
   upstream.put('library/x', blob);
-  upstream.blobBytesPerSecond = 8 * 1024 * 1024;
-  const server = await startServe(t, {
-    args: ['--store', await temporaryFolder(t), '--upstream', `docker.io=${upstream.url}`],
-  });
+  upstream.blobBytesPerSecond = bytesPerSecond;
+  const args = ['--store', await temporaryFolder(t), '--upstream', `docker.io=${upstream.url}`];
+  const server = await startServe(t, { args });
   const heads = Promise.withResolvers<void>();
   const running = download(server.url + path, { onHead: heads.resolve });
   await heads.promise;
+  return { server, running };
+}
+
+void t.test('SIGTERM: what runs finishes, what is new is refused, and the exit is clean', async (t) => {
+  const { server, running } = await startDownload(t, 8 * 1024 * 1024);
   server.child.kill('SIGTERM');
   await until(async () => (await download(`${server.url}/v2/`)).status === 0, 'the refusal');
   const got = await running;
@@ -31,16 +37,7 @@ void t.test('SIGTERM: what runs finishes, what is new is refused, and the exit i
 });
 
 void t.test('a second SIGTERM does not wait', async (t) => {
-  const upstream = await startRegistry();
-  t.teardown(upstream.close);
-  upstream.put('library/x', blob);
-  upstream.blobBytesPerSecond = 1024;
-  const server = await startServe(t, {
-    args: ['--store', await temporaryFolder(t), '--upstream', `docker.io=${upstream.url}`],
-  });
-  const heads = Promise.withResolvers<void>();
-  const running = download(server.url + path, { onHead: heads.resolve });
-  await heads.promise;
+  const { server, running } = await startDownload(t, 1024);
   server.child.kill('SIGTERM');
   await until(() => server.output().includes('stopping'), 'the stop');
   server.child.kill('SIGTERM');

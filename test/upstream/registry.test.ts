@@ -523,7 +523,6 @@ void t.test('list: comes as it is, with the query that was asked', async (t) => 
   const answer = await upstream.list(name, 'tags/list', query);
   t.same(JSON.parse(answer!.bytes.toString()), { name: 'team/app', tags: ['1'] });
   t.notOk('next' in answer!);
-  t.notOk('filtersApplied' in answer!);
   t.equal(origin.seen[0]!.path, '/v2/team/app/tags/list');
   t.same(Object.fromEntries(origin.seen[0]!.query), { n: '5', last: 'a&b' });
   t.equal(await upstream.list(parseRepositoryName('team/none'), 'tags/list', query), undefined);
@@ -552,10 +551,4 @@ void t.test('list: the next page is the query of the link, whatever host and pat
     const answer = await questions.list(upstream);
     t.same(answer?.next && Object.fromEntries(answer.next), expected, String(link));
   }
-});
-
-void t.test('list: says which filters the registry applied', async (t) => {
-  const { origin, upstream } = await prepare(t);
-  origin.script = answerWith(200, { 'oci-filters-applied': 'artifactType' }, '{}');
-  t.equal((await questions.list(upstream))?.filtersApplied, 'artifactType');
 });
