@@ -1,5 +1,6 @@
 import { isIP, isIPv6 } from 'node:net';
 import { z } from 'zod';
+import { address, anyUrl, count, duration, flag, platform, size, strict, text, url, wait } from './config-values.ts';
 import { formatPlatform, parsePlatform } from './oci/platform.ts';
 import type { Platform, PlatformSet } from './oci/platform.ts';
 
@@ -18,58 +19,6 @@ export class ConfigError extends Error {
     this.name = 'ConfigError';
     this.mistakes = mistakes;
   }
-}
-
-const durationUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-const sizeUnits: Record<string, number> = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
-
-/** Text with a unit; milliseconds once it is read. */
-const duration = measure(durationUnits, 'a duration such as 500ms, 60s or 2h');
-/** Text with a unit; bytes once it is read. */
-const size = measure(sizeUnits, 'a size such as 512KiB or 100GiB');
-
-function measure(units: Record<string, number>, expected: string) {
-  const grammar = new RegExp(`^(\\d{1,15}(?:\\.\\d+)?)(${Object.keys(units).join('|')})$`);
-  return z
-    .union([z.string(), z.literal(0)], { error: `expected ${expected}` })
-    .refine((text) => text === 0 || grammar.test(text), { error: `expected ${expected}` })
-    .transform((text) => {
-      const [, amount = '0', unit = ''] = grammar.exec(String(text)) ?? [];
-      return Math.round(Number(amount) * (units[unit] ?? 0));
-    });
-}
-
-/** A duration that is waited for: the runtime's timers end at once beyond this. */
-const wait = duration.refine((ms) => ms < 2 ** 31, { error: 'expected at most 24d' });
-
-const count = z.int({ error: 'expected a whole number of at least 1' }).min(1, { error: 'expected at least 1' });
-const text = z.string({ error: 'expected text' }).min(1, { error: 'expected text' });
-const anyUrl = z
-  .string({ error: 'expected a URL such as https://registry.example' })
-  .refine((value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol), {
-    error: 'expected a URL such as https://registry.example',
-  });
-const url = anyUrl.refine((value) => !URL.canParse(value) || !(new URL(value).username || new URL(value).password), {
-  error: 'a login does not belong into the URL; use credentials',
-});
-
-const address = z
-  .string({ error: 'expected an address such as 127.0.0.1:5000' })
-  .refine((value) => parseAddress(value) !== undefined, {
-    error: 'expected an address such as 127.0.0.1:5000 or :5000',
-  });
-
-const platform = z
-  .string({ error: 'expected a platform such as linux/arm64' })
-  .refine((value) => parsePlatform(value) !== undefined, {
-    error: 'expected a platform such as linux/arm64 or linux/arm/v7',
-  });
-
-/** A map with these keys and no others. */
-function strict<T extends z.ZodRawShape>(expected: string, shape: T) {
-  return z.strictObject(shape, {
-    error: (issue) => (issue.code === 'invalid_type' ? `expected ${expected}` : undefined),
-  });
 }
 
 const setReference = z.union([text, z.array(text).min(1)], {
@@ -103,7 +52,52 @@ const tagRule = z
     error: 'expected either fresh or immutable: true',
   });
 
-const flag = z.boolean({ error: 'expected true or false' });
+const redisUrl = z
+  .string({ error: 'expected a URL such as redis://127.0.0.1:6379' })
+  .refine((value) => URL.canParse(value) && /^rediss?:$/.test(new URL(value).protocol), {
+    error: 'expected a URL such as redis://127.0.0.1:6379, or rediss:// for TLS',
+  });
+const nodes = z.array(address, { error: 'expected a list of addresses such as [10.0.0.1:6379]' });
+
+const redis = z.strictObject({
+  url: redisUrl.nullable(),
+  cluster: nodes,
+  sentinels: nodes,
+  master: text,
+  tls: flag,
+  ca: text.nullable(),
+  username: text.nullable(),
+  password: text.nullable(),
+  passwordFile: text.nullable(),
+  prefix: z
+    .string({ error: 'expected text' })
+    .regex(/^[^{}]{0,64}$/, { error: 'expected up to 64 characters, none of them { or }' }),
+  maxSize: size,
+  maxBlobSize: size.refine((bytes) => bytes <= 2 ** 29, { error: 'expected at most 512MiB' }),
+  ttl: duration,
+  timeout: wait,
+  connect: wait,
+  lease: wait.refine((ms) => ms >= 500, { error: 'expected at least 500ms' }),
+  queue: count,
+  required: flag,
+});
+
+const s3 = z.strictObject({
+  bucket: text.nullable(),
+  prefix: z.string({ error: 'expected text' }),
+  endpoint: anyUrl.nullable(),
+  region: text,
+  pathStyle: flag,
+  accessKeyId: text.nullable(),
+  secretAccessKey: text.nullable(),
+  secretAccessKeyFile: text.nullable(),
+  minBlobSize: size,
+  maxSize: size,
+  partSize: size.refine((bytes) => bytes >= 5 * 2 ** 20, { error: 'expected at least 5MiB, as S3 does' }),
+  timeout: wait,
+  connections: count,
+  required: flag,
+});
 
 export const configSchema = z.strictObject({
   listen: z
@@ -123,7 +117,11 @@ export const configSchema = z.strictObject({
   }),
   cache: z.strictObject({
     memory: z.strictObject({ maxSize: size, maxBlobSize: size }),
-    disk: z.strictObject({ path: text }),
+    disk: z.strictObject({ path: text, maxSize: size }),
+    platforms: setReference,
+    onOther: z.enum(['stream', 'deny'], { error: 'expected stream or deny' }),
+    redis,
+    s3,
   }),
   tags: z.strictObject({ fresh: duration, missing: duration, stale: duration, rules: z.array(tagRule) }),
   repositories: z.array(z.strictObject({ name: text, primary: platform })),
@@ -199,6 +197,18 @@ function crossCheck(value: unknown): Mistake[] {
     }
   };
 
+  const cache = asMap(config.cache);
+  checkSet('cache.platforms', cache['platforms'] === 'all' ? 'any' : (cache['platforms'] ?? 'any'));
+  const places = asMap(cache['redis']);
+  const named = ['url', 'cluster', 'sentinels'].filter(
+    (key) => places[key] !== null && [places[key]].flat().length > 0,
+  );
+  if (named.length > 1) {
+    mistakes.push({
+      path: 'cache.redis',
+      message: `expected one of url, cluster and sentinels, not ${named.join(' and ')}`,
+    });
+  }
   checkUpstream('defaultUpstream', config.defaultUpstream);
   for (const [index, entry] of (Array.isArray(config.listen) ? config.listen : []).entries()) {
     checkUpstream(`listen.${index}.upstream`, entry?.upstream);
@@ -233,13 +243,6 @@ function isNetwork(cidr: string): boolean {
   return (
     rest.length === 0 && isIP(network) > 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIPv6(network) ? 128 : 32)
   );
-}
-
-/** `127.0.0.1:5000`, `[::1]:5000`, `localhost:5000`, or `:5000` for every address. */
-export function parseAddress(value: string): { host: string; port: number } | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]*)):(\d{1,5})$/.exec(value);
-  if (!match || Number(match[3]) > 65535) return undefined;
-  return { host: match[1] ?? (match[2] || '::'), port: Number(match[3]) };
 }
 
 /** A reference to platforms as the configuration spells it, already known to be right. */

@@ -10,6 +10,9 @@ export interface Metrics {
   upstreamSent(upstream: string, bytes: number): void;
   readonly pull: Pick<PullObserver, 'flightStarted' | 'flightLanded' | 'platformLie' | 'stale'>;
   tierTrouble(tier: string): void;
+  /** A tier was passed by, because it is being left alone. */
+  tierSkipped(tier: string): void;
+  tierAvailable(tier: string, isAvailable: boolean): void;
 }
 
 export function createMetrics(): Metrics {
@@ -68,6 +71,18 @@ export function createMetrics(): Metrics {
     labelNames: ['tier'],
     registers,
   });
+  const skips = new Counter({
+    name: 'narrows_tier_skips_total',
+    help: 'Times that a storage tier was passed by, because it is being left alone',
+    labelNames: ['tier'],
+    registers,
+  });
+  const available = new Gauge({
+    name: 'narrows_tier_available',
+    help: '1 while a storage tier is used, 0 while it is being left alone',
+    labelNames: ['tier'],
+    registers,
+  });
 
   return {
     render: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
@@ -88,5 +103,7 @@ export function createMetrics(): Metrics {
       stale: () => stale.inc(),
     },
     tierTrouble: (tier) => troubles.inc({ tier }),
+    tierSkipped: (tier) => skips.inc({ tier }),
+    tierAvailable: (tier, isAvailable) => available.set({ tier }, isAvailable ? 1 : 0),
   };
 }

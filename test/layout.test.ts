@@ -51,7 +51,9 @@ void t.test('the tree: what ls shows is what the map says', (t) => {
     'cli',
     'config',
     'config-schema',
+    'config-values',
     'errors',
+    'fleet',
     'http',
     'log',
     'main',
@@ -60,6 +62,7 @@ void t.test('the tree: what ls shows is what the map says', (t) => {
     'oci',
     'pull',
     'upstream',
+    'wiring',
   ]);
   t.end();
 });
@@ -70,16 +73,36 @@ void t.test('imports point one way', (t) => {
     errors: { values: [] },
     log: { values: [] },
     oci: { values: ['errors'] },
-    config: { values: ['oci', 'errors'] },
+    'config-values': { values: ['oci'] },
+    config: { values: ['config-values', 'oci', 'errors'] },
     'config-schema': { values: ['config'] },
     cache: { values: ['oci', 'errors'] },
+    fleet: { values: ['oci', 'cache', 'errors'] },
     upstream: { values: ['oci', 'errors'] },
-    pull: { values: ['oci', 'errors'], types: ['cache', 'upstream'] },
+    pull: { values: ['oci', 'errors'], types: ['cache', 'fleet', 'upstream'] },
     http: { values: ['oci', 'errors'], types: ['pull', 'cache'] },
     admin: { values: ['errors'] },
     metrics: { values: [], types: ['http', 'pull'] },
-    mirror: { values: ['admin', 'cache', 'config', 'errors', 'http', 'log', 'metrics', 'oci', 'pull', 'upstream'] },
-    cli: { values: ['config', 'config-schema', 'errors', 'log', 'mirror', 'oci'] },
+    wiring: {
+      values: ['cache', 'config', 'config-values', 'fleet', 'pull', 'upstream', 'oci'],
+      types: ['log', 'metrics'],
+    },
+    mirror: {
+      values: [
+        'admin',
+        'config',
+        'config-values',
+        'errors',
+        'http',
+        'log',
+        'metrics',
+        'oci',
+        'pull',
+        'upstream',
+        'wiring',
+      ],
+    },
+    cli: { values: ['config', 'config-schema', 'config-values', 'errors', 'log', 'mirror', 'oci'] },
     main: { values: ['cli'] },
   };
   // Pure helpers over the Blob port; everything else of the cache is wired in.
@@ -118,17 +141,19 @@ void t.test('there is no import cycle, not even of types', (t) => {
 void t.test('one library, one home', (t) => {
   const homes: Record<string, RegExp> = {
     undici: /^src\/upstream\//,
-    keyv: /^src\/cache\/(records|sqlite)\.ts$/,
-    'lru-cache': /^src\/(cache\/(memory|disk)|upstream\/tokens)\.ts$/,
+    keyv: /^src\/cache\/(records|record-space|sqlite)\.ts$/,
+    '@keyv/redis': /^src\/cache\/redis\.ts$/,
+    '@redis/client': /^src\/cache\/redis\.ts$/,
+    'lru-cache': /^src\/(cache\/(memory|disk|shared-records)|upstream\/tokens)\.ts$/,
     'node:sqlite': /^src\/cache\//,
     pino: /^src\/log\.ts$/,
     'prom-client': /^src\/metrics\.ts$/,
     commander: /^src\/cli\//,
-    zod: /^src\/config(-schema)?\.ts$/,
+    zod: /^src\/config(-schema|-values)?\.ts$/,
     yaml: /^src\/(cli\/|config-schema\.ts)/,
     'node:http': /^src\/(http|admin)\//,
     'node:fs': /^src\/(cache|cli)\//,
-    'node:fs/promises': /^src\/(cache\/|cli\/|mirror\.ts|upstream\/credentials\.ts)/,
+    'node:fs/promises': /^src\/(cache\/|cli\/|wiring\/|mirror\.ts|upstream\/credentials\.ts)/,
     'node:child_process': /^src\/upstream\/credentials\.ts$/,
   };
   for (const { from, to, isType } of imports) {

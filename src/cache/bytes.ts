@@ -1,6 +1,6 @@
 import { finish, startHash } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { Blob, CacheState } from './tier.ts';
+import type { Blob, CacheState, Content } from './tier.ts';
 
 /** Bytes in memory, already verified, as a blob. */
 export function bytesBlob(bytes: Buffer, state: CacheState): Blob {
@@ -16,11 +16,30 @@ export function bytesBlob(bytes: Buffer, state: CacheState): Blob {
 const readBytes = 256 * 1024;
 
 /** Every piece of a blob in order. A piece is good until the second one after it. */
-export async function* pieces(blob: Blob): AsyncGenerator<Buffer> {
-  for (let position = 0; position < blob.size;) {
+export async function* pieces(blob: Content, from = 0): AsyncGenerator<Buffer> {
+  for (let position = from; position < blob.size;) {
     const piece = await blob.read(position, readBytes);
     position += piece.length;
     yield piece;
+  }
+}
+
+/** The same cut into equal lengths, but for the last; each chunk is a buffer of its own. */
+export async function* chunks(blob: Content, from: number, chunkBytes: number): AsyncGenerator<Buffer> {
+  let left = blob.size - from;
+  let chunk = Buffer.allocUnsafeSlow(Math.min(chunkBytes, left));
+  let filled = 0;
+  for await (const piece of pieces(blob, from)) {
+    for (let at = 0; at < piece.length;) {
+      const taken = piece.copy(chunk, filled, at);
+      at += taken;
+      filled += taken;
+      if (filled < chunk.length) continue;
+      left -= filled;
+      yield chunk;
+      chunk = Buffer.allocUnsafeSlow(Math.min(chunkBytes, left));
+      filled = 0;
+    }
   }
 }
 
@@ -38,7 +57,7 @@ export async function readAll(blob: Blob): Promise<Buffer> {
 }
 
 /** Reads a blob to its end: does it hash to the digest? A throw is a failure to read, which says nothing of it. */
-export async function verify(blob: Blob, digest: Digest): Promise<boolean> {
+export async function verify(blob: Content, digest: Digest): Promise<boolean> {
   const running = startHash(digest);
   for await (const piece of pieces(blob)) running.update(piece);
   return finish(running, digest);

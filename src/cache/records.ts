@@ -3,6 +3,10 @@ import type { KeyvStoreAdapter } from 'keyv';
 import { isDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isMediaType } from '../oci/media-types.ts';
+import { createStrictSpace, forgiving } from './record-space.ts';
+import type { RecordSpace, Shape, StrictSpace } from './record-space.ts';
+import { createSharedSpace } from './shared-records.ts';
+import type { SharedRecords } from './shared-records.ts';
 
 /** What an upstream last said that a tag means; `digest` is absent where it said that there is no such tag. */
 export interface TagRecord {
@@ -36,17 +40,6 @@ export interface PlatformCheck {
   readonly truthful: boolean;
 }
 
-/** One kind of record. A broken store reads as empty and answers a write with false: records can be learnt again. */
-export interface RecordSpace<T> {
-  get(key: string): Promise<T | undefined>;
-  /** The same, where "not there" must be told from "cannot be read". @throws what is wrong with the store */
-  mustGet(key: string): Promise<T | undefined>;
-  set(key: string, value: T, ttlMs?: number): Promise<boolean>;
-  setMany(entries: readonly { key: string; value: T }[]): Promise<void>;
-  delete(key: string): Promise<void>;
-  keys(): AsyncIterable<string>;
-}
-
 /** The mutable half of the cache, apart from the blobs: what names mean, never what bytes are. */
 export interface Records {
   readonly tags: RecordSpace<TagRecord>;
@@ -55,13 +48,44 @@ export interface Records {
   readonly narrowed: RecordSpace<NarrowedRecord>;
   readonly platformChecks: RecordSpace<PlatformCheck>;
   readonly repositories: RecordSpace<true>;
+  /** Tells the other replicas what was written while they could not be told. */
+  catchUp(): Promise<void>;
 }
 
-export function createRecords(adapter: () => KeyvStoreAdapter, onTrouble: (error: unknown) => void): Records {
-  const space = <T>(namespace: string, isRecord: (value: Shape) => boolean) =>
-    createSpace<T>(adapter(), namespace, onTrouble, isRecord);
+export interface RecordsOptions {
+  /** The store of this process, one adapter for each kind of record. */
+  local(): KeyvStoreAdapter;
+  readonly shared?: SharedRecords | undefined;
+  onTrouble(error: unknown): void;
+}
+
+export function createRecords({ local, shared, onTrouble }: RecordsOptions): Records {
+  const laggards: { catchUp(): Promise<void> }[] = [];
+
+  function space<T>(
+    namespace: string,
+    isRecord: (value: Shape) => boolean,
+    isNewer?: (one: T, other: T) => boolean,
+  ): RecordSpace<T> {
+    const own = createStrictSpace<T>(new Keyv<T>({ store: local(), namespace, throwOnErrors: true }), isRecord);
+    if (!shared) return forgiving(own, onTrouble);
+    const store = shared.open(namespace);
+    const all = createStrictSpace<T>(new Keyv<T>({ store, useKeyPrefix: false, throwOnErrors: true }), isRecord);
+    return share(own, all, isNewer);
+  }
+
+  function share<T>(own: StrictSpace<T>, all: StrictSpace<T>, isNewer?: (one: T, other: T) => boolean): RecordSpace<T> {
+    const both = createSharedSpace({ own, all, shared: shared!, isNewer, onTrouble });
+    laggards.push(both);
+    return forgiving(both, onTrouble);
+  }
+
   return {
-    tags: space('tags', (value) => isDigestOrAbsent(value['digest']) && isCount(value['checkedAtMs'])),
+    tags: space<TagRecord>(
+      'tags',
+      (value) => isDigestOrAbsent(value['digest']) && isCount(value['checkedAtMs']),
+      (one, other) => lastWordMs(one) >= lastWordMs(other),
+    ),
     manifests: space('manifests', ({ mediaType }) => typeof mediaType === 'string' && isMediaType(mediaType)),
     blobs: space('blobs', ({ size }) => size === undefined || isCount(size)),
     narrowed: space(
@@ -69,11 +93,24 @@ export function createRecords(adapter: () => KeyvStoreAdapter, onTrouble: (error
       ({ index, kept }) => typeof index === 'string' && isDigest(index) && Array.isArray(kept) && kept.every(isCount),
     ),
     platformChecks: space('platform-checks', ({ truthful }) => typeof truthful === 'boolean'),
-    repositories: space('repositories', () => true),
+    repositories: shared
+      ? share(
+          createStrictSpace<true>(
+            new Keyv({ store: local(), namespace: 'repositories', throwOnErrors: true }),
+            () => true,
+          ),
+          shared.repositories,
+        )
+      : space('repositories', () => true),
+    async catchUp() {
+      for (const one of laggards) await one.catchUp();
+    },
   };
 }
 
-type Shape = Readonly<Record<string, unknown>>;
+function lastWordMs({ checkedAtMs, troubledAtMs = 0 }: TagRecord): number {
+  return Math.max(checkedAtMs, troubledAtMs);
+}
 
 function isDigestOrAbsent(value: unknown): boolean {
   return value === undefined || (typeof value === 'string' && isDigest(value));
@@ -81,53 +118,6 @@ function isDigestOrAbsent(value: unknown): boolean {
 
 function isCount(value: unknown): boolean {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
-}
-
-function createSpace<T>(
-  store: KeyvStoreAdapter,
-  namespace: string,
-  onTrouble: (error: unknown) => void,
-  isRecord: (value: Shape) => boolean,
-): RecordSpace<T> {
-  // Keyv swallows a failing read unless it throws them all; its events tell the same again.
-  const keyv = new Keyv<T>({ store, namespace, throwOnErrors: true });
-  keyv.on('error', () => undefined);
-
-  /** What others can write to is looked at before it is believed: a digest of it becomes a file's name. */
-  async function read(key: string): Promise<T | undefined> {
-    const value = await keyv.get(key);
-    if (value === true) return value;
-    return typeof value === 'object' && value !== null && isRecord(value as Shape) ? value : undefined;
-  }
-
-  async function attempt<R>(action: () => Promise<R>, fallback: R): Promise<R> {
-    try {
-      return await action();
-    } catch (error) {
-      onTrouble(error);
-      return fallback;
-    }
-  }
-
-  return {
-    get: (key) => attempt(() => read(key), undefined),
-    mustGet: read,
-    set: (key, value, ttlMs) => attempt(() => keyv.set(key, value, ttlMs), false),
-    async setMany(entries) {
-      if (entries.length === 0) return;
-      await attempt<unknown>(() => keyv.setMany(entries.map(({ key, value }) => ({ key, value }))), undefined);
-    },
-    async delete(key) {
-      await attempt(() => keyv.delete(key), false);
-    },
-    async *keys() {
-      try {
-        for await (const [key] of keyv.iterator?.({}) ?? []) yield key as string;
-      } catch (error) {
-        onTrouble(error);
-      }
-    },
-  };
 }
 
 /** The key of what a repository holds: records of one repository never speak for another. */

@@ -1,26 +1,33 @@
 import type { Digest } from '../oci/digest.ts';
 
 /** Where an answer's bytes came from; the word in `Narrows-Cache`. */
-export type CacheState = 'hit-memory' | 'hit-disk' | 'joined' | 'miss' | 'revalidated' | 'stale';
+export type CacheState = `hit-${TierName}` | 'joined' | 'miss' | 'revalidated' | 'stale';
 
-/** Content of a known size, readable at any place while its holder keeps it open. */
-export interface Blob {
+/** The places that hold content, nearest first. */
+export type TierName = 'memory' | 'disk' | 'redis' | 's3';
+
+/** Bytes of a known size, readable at any place while their holder keeps them open. */
+export interface Content {
   readonly size: number;
+  /**
+   * At least one and at most `maxBytes` bytes from `position`, which is below `size`. Waits for what is still on its
+   * way. The buffer stays as it is until the second read after this one, so that one can be sent while the next fills.
+   */
+  read(position: number, maxBytes: number): Promise<Buffer>;
+  /** Never rejects, and may be called again. */
+  close(): Promise<void>;
+}
+
+/** The content of a digest. */
+export interface Blob extends Content {
   readonly state: CacheState;
   /**
    * Resolves when every byte is known to hash to the digest, rejects when it does not; undefined when that is known
    * already. Bytes may be passed on before, a complete answer may not.
    */
   readonly verified: Promise<void> | undefined;
-  /**
-   * At least one and at most `maxBytes` bytes from `position`, which is below `size`. Waits for what is still on its
-   * way. The buffer stays as it is until the second read after this one, so that one can be sent while the next fills.
-   */
-  read(position: number, maxBytes: number): Promise<Buffer>;
   /** Says that no read will come any more, before waiting for `verified`: a source that paces itself need not wait. */
   doneReading?(): void;
-  /** Never rejects, and may be called again. */
-  close(): Promise<void>;
 }
 
 /**
@@ -28,7 +35,7 @@ export interface Blob {
  * as a miss. Nothing is ever visible under a digest that it does not hash to.
  */
 export interface Tier {
-  readonly name: 'memory' | 'disk';
+  readonly name: TierName;
   open(digest: Digest): Promise<Blob | undefined>;
   /** Resolves when durable; on failure, a digest that does not match included, nothing is left behind. */
   put(digest: Digest, blob: Blob): Promise<void>;
@@ -57,11 +64,19 @@ export interface GrowingTier extends Tier {
   begin(): Promise<Partial>;
 }
 
-/** All tiers as one, nearest first. It never throws for a tier's trouble: that is a miss, or a copy less. */
+/** All tiers as one: those of this machine are opened, those farther away downloaded from. It never throws for a tier's trouble: that is a miss, or a copy less. */
 export interface Store {
   open(digest: Digest): Promise<Blob | undefined>;
   /** @param bytes verified by the caller */
   put(digest: Digest, bytes: Buffer): Promise<void>;
+  /** The whole of what is small, verified, from any tier; undefined for one of more than `maxBytes` as well. */
+  read(digest: Digest, maxBytes: number): Promise<{ bytes: Buffer; state: CacheState } | undefined>;
   /** Undefined when no tier can take it. */
   begin(): Promise<Partial | undefined>;
+  /** The copy of a tier that is farther away, to be downloaded like an upstream's; its buffers are the reader's own. */
+  far(digest: Digest): Promise<Blob | undefined>;
+  /** What is here gets copies in the tiers that are farther away, in the background. */
+  spread(digest: Digest): void;
+  /** Content that came from a tier farther away was not that of the digest. */
+  distrust(digest: Digest): Promise<void>;
 }

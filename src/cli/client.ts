@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { formatPlatform, parsePlatform } from '../oci/platform.ts';
-import { parseAddress } from '../config.ts';
+import { parseAddress } from '../config-values.ts';
 import type { Config } from '../config.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';

@@ -24,10 +24,10 @@ export function configCommand(io: Io): Command {
     });
 }
 
-/** Passwords, and logins in the addresses of proxies, which people put there. */
+/** Passwords, and logins in addresses, which people put there. */
 function redact(value: unknown, key = ''): unknown {
-  if (key === 'password') return '…';
-  if (key === 'proxy' && typeof value === 'string') return value.replace(/\/\/[^@/]*@/, '//…@');
+  if (value !== null && (key === 'password' || key === 'secretAccessKey')) return '…';
+  if (/^(?:proxy|url|endpoint)$/.test(key) && typeof value === 'string') return value.replace(/\/\/[^@/]*@/, '//…@');
   if (Array.isArray(value)) return value.map((entry) => redact(entry));
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, redact(entry, name)]));

@@ -17,6 +17,8 @@ export interface Overrides {
   readonly upstreams?: readonly string[];
   readonly defaultUpstream?: string;
   readonly store?: string;
+  /** The Redis that replicas share. */
+  readonly redis?: string;
 }
 
 export interface Loaded {
@@ -56,6 +58,9 @@ export async function loadConfig(file: string | undefined, overrides: Overrides,
 async function unreadable(config: Config): Promise<Mistake[]> {
   const files: [path: string, file: string | null | undefined][] = [
     ['dockerConfig', config.dockerConfig],
+    ['cache.redis.ca', config.cache.redis.ca],
+    ['cache.redis.passwordFile', config.cache.redis.passwordFile],
+    ['cache.s3.secretAccessKeyFile', config.cache.s3.secretAccessKeyFile],
     ...config.listen.flatMap(({ tls }, index): [string, string | undefined][] => [
       [`listen.${index}.tls.cert`, tls?.cert],
       [`listen.${index}.tls.key`, tls?.key],
@@ -169,7 +174,7 @@ async function readSecret(path: string): Promise<string | undefined> {
 }
 
 function fromOverrides(overrides: Overrides, written: Tree): Contribution {
-  const { listen, admin, upstreams = [], defaultUpstream, store } = overrides;
+  const { listen, admin, upstreams = [], defaultUpstream, store, redis } = overrides;
   const mistakes: Mistake[] = [];
   const named = upstreams.map((text) => {
     const [, name, url] = /^([^=]+)=(.+)$/.exec(text) ?? [];
@@ -188,7 +193,10 @@ function fromOverrides(overrides: Overrides, written: Tree): Contribution {
     ...(admin !== undefined && { admin: { address: admin } }),
     ...(named.length > 0 && mistakes.length === 0 && { upstreams: Object.fromEntries(named) }),
     ...(defaultUpstream !== undefined && { defaultUpstream }),
-    ...(store !== undefined && { cache: { disk: { path: store } } }),
+    cache: {
+      ...(store !== undefined && { disk: { path: store } }),
+      ...(redis !== undefined && { redis: { url: redis } }),
+    },
   };
   return { tree, mistakes };
 }

@@ -4,7 +4,7 @@ import { createLog } from '../log.ts';
 import { startMirror } from '../mirror.ts';
 import type { Mirror } from '../mirror.ts';
 import type { Config } from '../config.ts';
-import { parseAddress } from '../config.ts';
+import { parseAddress } from '../config-values.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { loadConfig } from './load-config.ts';
@@ -16,6 +16,7 @@ interface ServeFlags {
   upstream?: string[];
   defaultUpstream?: string;
   store?: string;
+  redis?: string;
 }
 
 export function serveCommand(io: Io): Command {
@@ -27,6 +28,7 @@ export function serveCommand(io: Io): Command {
     .option('--upstream <NAME=URL>', 'a registry to mirror; repeatable; plain http only when the URL says so', collect)
     .option('--default-upstream <name>', 'the registry of references that name none')
     .option('--store <dir>', 'where the cache is kept')
+    .option('--redis <url>', 'the Redis that replicas share, as redis://10.0.0.9:6379')
     .addHelpText(
       'after',
       '\nExample:\n  narrows serve --listen :5000 --store /var/lib/narrows --upstream lab=http://10.0.0.5:5000',
@@ -48,6 +50,7 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
       ...(flags.upstream && { upstreams: flags.upstream }),
       ...(flags.defaultUpstream !== undefined && { defaultUpstream: flags.defaultUpstream }),
       ...(flags.store !== undefined && { store: flags.store }),
+      ...(flags.redis !== undefined && { redis: flags.redis }),
     },
     io,
   );

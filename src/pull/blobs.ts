@@ -7,6 +7,8 @@ import type { Source } from '../upstream/registries.ts';
 import { Flight } from './flight.ts';
 import { createOnce } from './once.ts';
 import type { PullParts } from './parts.ts';
+import { createSources } from './sources.ts';
+import type { Sources } from './sources.ts';
 
 export interface BlobSize {
   readonly size: number;
@@ -33,12 +35,12 @@ interface Running {
 }
 
 /**
- * Blobs by digest: from the nearest tier, else by one download that all who want it share.
+ * Blobs by digest: from this machine, else by one download that all who want it share.
  *
  * Bytes are shared by digest, but that a repository holds them is each repository's own fact: where it is not known,
  * its upstream is asked, so that nobody reads through one repository what only another may show.
  */
-export function createBlobs({ store, records, rules, observer }: PullParts): Blobs {
+export function createBlobs({ store, records, fleets, rules, observer }: PullParts): Blobs {
   /** Those that can be joined. Each upstream has its own: a slow one must not hold up those who asked another. */
   const flights = new Map<string, Running>();
   /** All that have not landed, also those that nobody can join any more. */
@@ -94,7 +96,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
       if (stored) return stored;
       // What landed, or took off, while the store was being asked, the store may not have seen.
       if (landings !== before || joinable(source, digest)) continue;
-      return (await board(start(source, digest), 'miss', source, digest))!;
+      return (await board(start(source, digest), 'first', source, digest))!;
     }
   }
 
@@ -106,12 +108,12 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
   /** Undefined where another repository's flight failed: its rights and its upstream say nothing about this one. */
   async function board(
     running: Running,
-    state: 'miss' | 'joined',
+    as: 'first' | 'joined',
     source: Source,
     digest: Digest,
   ): Promise<Blob | undefined> {
     try {
-      return await running.flight.open(state);
+      return await running.flight.open(as);
     } catch (error) {
       if (running.sourceKey === source.key) throw told(error, source, digest);
       if (flights.get(flightKey(source, digest)) === running) flights.delete(flightKey(source, digest));
@@ -125,24 +127,33 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
         retryAfterS: 5,
       });
     }
-    const flight = new Flight({
+    const sources = createSources({
+      store,
+      fleets,
+      source,
+      digest,
+      confirm: () => confirm(source, digest),
+      passOn: () => flight.open('passing-on'),
+    });
+    const flight: Flight = new Flight({
       digest,
       limits: rules.flight,
       windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / airborne.size),
       expectedSize: async () => (await records.blobs.get(contentKey(source, digest)))?.size,
-      fetch: (from) => source.upstream.blob(source.repository, digest, from),
+      fetch: (from) => sources.fetch(from),
       begin: () => store.begin(),
+      onMismatch: () => sources.onMismatch(),
       onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
     });
     const running = { flight, sourceKey: source.key };
     flights.set(flightKey(source, digest), running);
     airborne.add(running);
     observer.flightStarted(digest);
-    void land(running, source, digest);
+    void land(running, sources, source, digest);
     return running;
   }
 
-  async function land(running: Running, source: Source, digest: Digest): Promise<void> {
+  async function land(running: Running, sources: Sources, source: Source, digest: Digest): Promise<void> {
     const landing = await running.flight.landed;
     if (landing.outcome === 'done' && !(await records.blobs.get(contentKey(source, digest)))) {
       await records.blobs.set(contentKey(source, digest), {});
@@ -151,6 +162,7 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
     airborne.delete(running);
     if (flights.get(flightKey(source, digest)) === running) flights.delete(flightKey(source, digest));
     observer.flightLanded(digest, landing);
+    await sources.landed(landing);
   }
 
   return {
@@ -161,6 +173,10 @@ export function createBlobs({ store, records, rules, observer }: PullParts): Blo
         const stored = await openStored(source, digest);
         await stored?.close();
         if (stored) return { size: stored.size, state: stored.state };
+        const far = await store.far(digest);
+        await far?.close();
+        if (far) await confirm(source, digest);
+        if (far) return { size: far.size, state: far.state };
         const size = await askHead(source, digest);
         if (size !== undefined) return { size, state: 'miss' };
       }

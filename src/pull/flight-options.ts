@@ -1,4 +1,4 @@
-import type { Partial } from '../cache/tier.ts';
+import type { CacheState, Partial } from '../cache/tier.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { BlobAnswer } from '../upstream/upstream.ts';
 import type { ResumeLimits } from './resuming.ts';
@@ -15,11 +15,21 @@ export interface FlightOptions {
   windowBytes(): number;
   /** Bytes, from the manifest that lists the blob; asked where the upstream does not tell. */
   expectedSize(): Promise<number | undefined>;
-  /** Undefined where the upstream has no such blob. */
-  fetch(from: number): Promise<BlobAnswer | undefined>;
+  /** Asked again each time it breaks off. Undefined where the upstream has no such blob. */
+  fetch(from: number): Promise<FlightAnswer | undefined>;
   /** Where the copy grows; undefined where no tier can take it. */
   begin(): Promise<Partial | undefined>;
+  /** All has come, and it is other content than that of the digest. */
+  onMismatch?(): void;
   onTrouble(error: unknown): void;
+}
+
+/** Where the bytes come from this time. */
+export interface FlightAnswer extends BlobAnswer {
+  /** Absent for the upstream's. */
+  readonly origin?: CacheState;
+  /** Someone else puts it into the same store. */
+  readonly isKeptElsewhere?: boolean;
 }
 
 /** How a flight ended; `abandoned` is nobody's fault. */

@@ -1,9 +1,8 @@
 import type { Hash } from 'node:crypto';
 import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
-import type { Blob, Partial, PartialReader } from '../cache/tier.ts';
-import type { BlobAnswer } from '../upstream/upstream.ts';
-import type { FlightOptions, Landing } from './flight-options.ts';
+import type { Blob, CacheState, Partial, PartialReader } from '../cache/tier.ts';
+import type { FlightAnswer, FlightOptions, Landing } from './flight-options.ts';
 import { resuming } from './resuming.ts';
 import { createWindow } from './window.ts';
 
@@ -35,6 +34,7 @@ export class Flight {
   #isKept = false;
   #writing: Promise<void> | undefined;
   #failure: unknown;
+  #origin: CacheState = 'miss';
   /** The head is in, and it is decided whether what comes is kept. */
   #isBegun = false;
   #over = false;
@@ -57,18 +57,19 @@ export class Flight {
   /**
    * Resolves when the size is known and reading can begin. The flight must be joinable at the moment of the call.
    *
-   * @param state what the reader is told: that it started this flight, or joined it
+   * @param as what the reader is: the one that started this flight, one more, or someone who passes it on and whom
+   *   alone no download goes on for
    * @throws what the client is to be told, when the upstream gives no blob
    */
-  async open(state: 'miss' | 'joined'): Promise<Blob> {
-    const reader: Reader = { isOpen: true, position: 0, file: undefined };
+  async open(as: 'first' | 'joined' | 'passing-on'): Promise<Blob> {
+    const reader: Reader = { isOpen: true, isClient: as !== 'passing-on', position: 0, file: undefined };
     this.#readers.add(reader);
     const close = async (): Promise<void> => {
       if (!this.#readers.delete(reader)) return;
       reader.isOpen = false;
       reader.file?.close();
       this.#wake();
-      if (this.#readers.size === 0) await this.#onUnread();
+      await this.#onLeft();
     };
     try {
       await this.#headKnown.promise;
@@ -78,7 +79,7 @@ export class Flight {
     }
     return {
       size: this.#size!,
-      state,
+      state: as === 'first' ? this.#origin : 'joined',
       verified: this.#verified.promise,
       read: (position, maxBytes) => this.#read(reader, position, maxBytes),
       doneReading: () => {
@@ -127,6 +128,7 @@ export class Flight {
       });
       await this.#flush();
       if (!finish(this.#hash, this.#options.digest)) {
+        this.#options.onMismatch?.();
         throw new NarrowsError('upstreamUnusable', `The upstream's bytes are not those of ${this.#options.digest}.`);
       }
       this.#headKnown.resolve();
@@ -139,7 +141,7 @@ export class Flight {
     } finally {
       this.#over = true;
       this.#wake();
-      if (this.#readers.size === 0) await this.#onUnread();
+      await this.#onLeft();
     }
   }
 
@@ -149,7 +151,7 @@ export class Flight {
     await this.#receive(answer);
   }
 
-  async #receive(answer: BlobAnswer): Promise<void> {
+  async #receive(answer: FlightAnswer): Promise<void> {
     const cancel = () => answer.cancel();
     this.#abort.signal.addEventListener('abort', cancel);
     try {
@@ -169,7 +171,7 @@ export class Flight {
     }
   }
 
-  async #begin(answer: BlobAnswer): Promise<void> {
+  async #begin(answer: FlightAnswer): Promise<void> {
     if (answer.offset > this.#received) throw new Error(`asked from ${this.#received}, answered from ${answer.offset}`);
     const known = this.#size ?? (await this.#options.expectedSize());
     if (known !== undefined && answer.size !== undefined && answer.size !== known) {
@@ -179,7 +181,8 @@ export class Flight {
       );
     }
     this.#size = known ?? answer.size;
-    if (!this.#partial && this.#received === 0) {
+    if (!this.#isBegun) this.#origin = answer.origin ?? 'miss';
+    if (!this.#partial && this.#received === 0 && !answer.isKeptElsewhere) {
       this.#partial = await this.#options.begin();
       this.#isKept = this.#partial !== undefined;
     }
@@ -250,8 +253,10 @@ export class Flight {
     this.#changed = Promise.withResolvers();
   }
 
-  async #onUnread(): Promise<void> {
+  /** Someone has left, or the flight is over. */
+  async #onLeft(): Promise<void> {
     if (this.#over) {
+      if (this.#readers.size > 0) return;
       const partial = this.#partial;
       this.#partial = undefined;
       await partial?.close().catch(this.#options.onTrouble);
@@ -263,7 +268,7 @@ export class Flight {
 
   /** With no reader left, only what will be kept is worth going on, and not at any length. Before its head, all is. */
   #giveUpIfUnwanted(): void {
-    if (this.#readers.size > 0 || !this.#isBegun) return;
+    if (!this.#isBegun || [...this.#readers].some(({ isClient }) => isClient)) return;
     // Of what has no known end, all that came is as much as may still come.
     const missing = this.#size === undefined ? this.#received : this.#size - this.#received;
     if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.abandon();
@@ -271,6 +276,7 @@ export class Flight {
 }
 
 interface Reader {
+  readonly isClient: boolean;
   isOpen: boolean;
   /** Where it reads next: what lies before is done with. */
   position: number;

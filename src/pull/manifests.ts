@@ -5,7 +5,6 @@ import { NarrowsError, isKind } from '../errors.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Tag } from '../oci/reference.ts';
-import { readAll } from '../cache/bytes.ts';
 import { contentKey } from '../cache/records.ts';
 import type { NarrowedRecord } from '../cache/records.ts';
 import type { CacheState } from '../cache/tier.ts';
@@ -32,16 +31,13 @@ export interface Manifests {
 }
 
 /** Manifests by digest: here, else made again if it was made here, else from the upstream. Never rewritten. */
-export function createManifests({ store, records }: PullParts): Manifests {
+export function createManifests({ store, records, rules }: PullParts): Manifests {
   const fetching = createOnce<HeldManifest | undefined>();
 
   async function openHere(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
     const held = await records.manifests.get(contentKey(source, digest));
-    const blob = held && (await store.open(digest));
-    if (!blob) return undefined;
-    // A copy that has rotted is no copy: the upstream has another.
-    const bytes = await readAll(blob).catch(() => undefined);
-    return bytes && { digest, bytes, mediaType: held.mediaType, state: blob.state };
+    const found = held && (await store.read(digest, rules.maxManifestBytes));
+    return found && { digest, ...found, mediaType: held.mediaType };
   }
 
   async function makeAgain(source: Source, digest: Digest, recipe: NarrowedRecord): Promise<HeldManifest | undefined> {

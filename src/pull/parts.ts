@@ -1,5 +1,6 @@
 import type { Records } from '../cache/records.ts';
 import type { CacheState, Store } from '../cache/tier.ts';
+import type { Fleet } from '../fleet/fleet.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Platform } from '../oci/platform.ts';
 import type { Registries } from '../upstream/registries.ts';
@@ -10,6 +11,8 @@ import type { FlightLimits, Landing } from './flight-options.ts';
 export interface PullParts {
   readonly store: Store;
   readonly records: Records;
+  /** Those who download together with this process, the nearest first. */
+  readonly fleets: readonly Fleet[];
   readonly registries: Registries;
   readonly rules: PullRules;
   readonly observer: PullObserver;
@@ -45,6 +48,15 @@ export interface PullObserver {
 
 /** How the parts of an answer add up: the worst word wins, for an answer is as fresh as its stalest part. */
 export function worstState(...states: CacheState[]): CacheState {
-  const order: CacheState[] = ['stale', 'miss', 'joined', 'revalidated', 'hit-disk', 'hit-memory'];
+  const order: CacheState[] = [
+    'stale',
+    'miss',
+    'joined',
+    'revalidated',
+    'hit-s3',
+    'hit-redis',
+    'hit-disk',
+    'hit-memory',
+  ];
   return order.find((state) => states.includes(state)) ?? 'miss';
 }

@@ -56,7 +56,8 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
 
   /** What needs no question now: a fresh answer, a fresh "no such tag", or an old one while the upstream is in trouble. */
   async function believed(source: Source, tag: Tag, last: TagRecord): Promise<HeldManifest | undefined> {
-    const age = now() - last.checkedAtMs;
+    // Another machine may have written it, with a clock of its own: from the future, it is as old as it is ahead.
+    const age = Math.abs(now() - last.checkedAtMs);
     if (!last.digest) {
       if (age < rules.missingMs) throw unknown(source, tag);
       return undefined;

@@ -2,7 +2,8 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import t from 'tap';
 import { contentKey, createRecords } from '../../src/cache/records.ts';
-import type { Records, RecordSpace } from '../../src/cache/records.ts';
+import type { RecordSpace } from '../../src/cache/record-space.ts';
+import type { Records } from '../../src/cache/records.ts';
 import { openSqliteRecords } from '../../src/cache/sqlite.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
@@ -25,7 +26,7 @@ async function prepare(t: Teardown): Promise<Stage> {
   const trouble: unknown[] = [];
   t.teardown(() => database.close());
   return {
-    records: createRecords(database.adapter, (error) => trouble.push(error)),
+    records: createRecords({ local: database.adapter, onTrouble: (error) => trouble.push(error) }),
     trouble,
     break: () => database.close(),
     raw() {

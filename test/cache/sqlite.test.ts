@@ -20,7 +20,11 @@ function open(t: Teardown, path: string): Opened {
   const database = openSqliteRecords(path);
   t.teardown(() => database.close());
   const trouble: unknown[] = [];
-  return { database, records: createRecords(database.adapter, (error) => trouble.push(error)), trouble };
+  return {
+    database,
+    records: createRecords({ local: database.adapter, onTrouble: (error) => trouble.push(error) }),
+    trouble,
+  };
 }
 
 async function newPath(t: Teardown): Promise<string> {

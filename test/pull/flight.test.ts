@@ -227,7 +227,7 @@ void t.test(
   'without a tier to keep it: readers share the window, and the upstream waits for the slowest',
   async (t) => {
     const flight = tierlessFlight();
-    const [first, second] = await Promise.all([flight.open('miss'), flight.open('joined')]);
+    const [first, second] = await Promise.all([flight.open('first'), flight.open('joined')]);
     const readTo = async (reader: typeof first, from: number, to: number) => {
       const parts: Buffer[] = [];
       for (let at = from; at < to;) {
@@ -284,7 +284,7 @@ void t.test('an empty body for a digest that is not empty: never a whole answer'
 
 void t.test('without a tier: a reader of a part does not stop the others', async (t) => {
   const flight = tierlessFlight();
-  const [part, whole] = await Promise.all([flight.open('miss'), flight.open('joined')]);
+  const [part, whole] = await Promise.all([flight.open('first'), flight.open('joined')]);
   t.ok((await part.read(0, 100)).equals(bytes.subarray(0, 100)));
   part.doneReading!();
   let got = 0;

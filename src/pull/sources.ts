@@ -1,0 +1,133 @@
+import { pieces } from '../cache/bytes.ts';
+import type { Blob, Store } from '../cache/tier.ts';
+import type { Fleet, FleetKey, Follower, Leader } from '../fleet/fleet.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Source } from '../upstream/registries.ts';
+import type { FlightAnswer, Landing } from './flight-options.ts';
+
+export interface SourcesOptions {
+  readonly store: Pick<Store, 'far' | 'open' | 'spread' | 'distrust'>;
+  /** The nearest first: workers of this machine, then other replicas. */
+  readonly fleets: readonly Fleet[];
+  readonly source: Source;
+  readonly digest: Digest;
+  /** Is this blob part of the repository? @throws NarrowsError when it is not, or cannot be known */
+  confirm(): Promise<void>;
+  /** The download as it grows, for those who follow it. @throws what it fails with before there is anything to read */
+  passOn(): Promise<Blob>;
+}
+
+/** Where one download's bytes come from. */
+export interface Sources {
+  fetch(from: number): Promise<FlightAnswer | undefined>;
+  onMismatch(): void;
+  landed(landing: Landing): Promise<void>;
+}
+
+/** How often a leader may be found to have just left, before we go on alone. */
+const maxJoins = 5;
+
+/**
+ * The order in which a download looks for its bytes, each time that it starts or was cut: a whole copy in a tier that
+ * is farther away, someone in the fleet who downloads it already, the upstream, and then others may follow.
+ */
+export function createSources({ store, fleets, source, digest, confirm, passOn }: SourcesOptions): Sources {
+  const key: FleetKey = { upstream: source.upstream.name, digest, repository: source.key };
+  const seats = new Map<Fleet, Leader>();
+  let isFromUpstream = false;
+  let isFromOthers = false;
+
+  async function openFar(from: number): Promise<FlightAnswer | undefined> {
+    const blob = await store.far(digest);
+    if (!blob) return undefined;
+    return confirmed(blob, () => answerOf(blob, from));
+  }
+
+  /** Someone else's copy is read only where the repository is known to have the blob. */
+  async function confirmed<T>(blob: Blob, then: () => T): Promise<T> {
+    try {
+      await confirm();
+      return then();
+    } catch (error) {
+      await blob.close();
+      throw error;
+    }
+  }
+
+  async function follow(fleet: Fleet, follower: Follower, from: number): Promise<FlightAnswer | undefined> {
+    const followed = await follower.follow(from, async (repository) => {
+      if (repository !== source.key) await confirm();
+    });
+    return followed && { ...followed, offset: from, origin: 'joined', isKeptElsewhere: fleet.sharesStore };
+  }
+
+  /** The leader of each fleet starts to pass on what comes; nobody waits for it. */
+  function lead(fleet: Fleet, leader: Leader): void {
+    seats.set(fleet, leader);
+    passOn().then(
+      (blob) => leader.share(blob),
+      () => leader.leave(),
+    );
+  }
+
+  async function fromFleets(from: number): Promise<FlightAnswer | undefined> {
+    for (const fleet of fleets) {
+      const seat = seats.get(fleet);
+      if (seat && !seat.isLost) continue;
+      for (let tries = 0; tries < maxJoins; tries++) {
+        const joined = await fleet.join(key);
+        if (joined?.role === 'leader') lead(fleet, joined);
+        if (joined?.role !== 'follower') break;
+        const answer = (await follow(fleet, joined, from)) ?? (await landedMeanwhile(from));
+        if (answer) return answer;
+      }
+    }
+    return undefined;
+  }
+
+  /** A leader that is gone may have left the whole of it: in the store of its workers, or far away. */
+  async function landedMeanwhile(from: number): Promise<FlightAnswer | undefined> {
+    const blob = await store.open(digest);
+    return blob ? confirmed(blob, () => answerOf(blob, from, { isKeptElsewhere: true })) : openFar(from);
+  }
+
+  return {
+    async fetch(from) {
+      const others = (await openFar(from)) ?? (await fromFleets(from));
+      if (others) {
+        isFromOthers = true;
+        return others;
+      }
+      isFromUpstream = true;
+      return source.upstream.blob(source.repository, digest, from);
+    },
+
+    onMismatch() {
+      // Whose bytes were wrong is not known: copies can be made again.
+      if (isFromOthers) void store.distrust(digest);
+    },
+
+    async landed({ outcome }) {
+      if (outcome === 'done' && isFromUpstream) store.spread(digest);
+      if (outcome !== 'done') await Promise.all([...seats.values()].map((leader) => leader.leave()));
+    },
+  };
+}
+
+function answerOf(blob: Blob, from: number, how: { isKeptElsewhere?: boolean } = {}): FlightAnswer {
+  return {
+    size: blob.size,
+    offset: from,
+    body: ownPieces(blob, from),
+    cancel: () => void blob.close(),
+    origin: blob.state,
+    ...how,
+  };
+}
+
+/** A download keeps its pieces for a while; those of a file are read over. */
+async function* ownPieces(blob: Blob, from: number): AsyncGenerator<Buffer> {
+  const isLent = blob.state === 'hit-disk';
+  for await (const piece of pieces(blob, from)) yield isLent ? Buffer.from(piece) : piece;
+  if (isLent) await blob.verified;
+}

@@ -1,0 +1,28 @@
+import type { Log } from '../log.ts';
+import type { PullObserver } from '../pull/parts.ts';
+
+/** Counts what happens in pulls, and logs what an operator wants to read of it. */
+export function observe(
+  log: Log,
+  counters: Pick<PullObserver, 'flightStarted' | 'flightLanded' | 'platformLie' | 'stale'>,
+): PullObserver {
+  return {
+    flightStarted: counters.flightStarted,
+    flightLanded(digest, landing) {
+      counters.flightLanded(digest, landing);
+      if (landing.outcome === 'failed') log.warn({ digest, err: landing.error }, 'a download failed');
+    },
+    platformLie(repository, child) {
+      counters.platformLie(repository, child);
+      log.warn(
+        { repository, child },
+        'an index says another platform than the config of its child; answering with the whole index',
+      );
+    },
+    stale(repository, tag, error) {
+      counters.stale(repository, tag, error);
+      log.warn({ repository, tag, err: error }, 'the upstream is in trouble; answering with what the tag last meant');
+    },
+    trouble: (what, error) => log.warn({ err: error }, `${what} failed; going on without`),
+  };
+}

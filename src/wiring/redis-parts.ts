@@ -1,0 +1,106 @@
+import { readFile } from 'node:fs/promises';
+import { createRedisBounds } from '../cache/redis-bounds.ts';
+import { createRedisNames } from '../cache/redis-names.ts';
+import { createRedisTier } from '../cache/redis-tier.ts';
+import { openRedis } from '../cache/redis.ts';
+import type { RedisOptions, RedisPlace } from '../cache/redis.ts';
+import type { SharedRecords } from '../cache/shared-records.ts';
+import { isNews } from '../cache/shared-records.ts';
+import type { Tier } from '../cache/tier.ts';
+import { parseAddress } from '../config-values.ts';
+import type { Config } from '../config.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import { createRedisFleet } from '../fleet/redis-fleet.ts';
+import type { Context } from './context.ts';
+
+/** Everything that goes over Redis. */
+export interface RedisParts {
+  readonly tier: Tier;
+  readonly records: SharedRecords;
+  readonly fleet: Fleet;
+}
+
+/**
+ * Undefined where none is configured. One that cannot be reached is used as soon as it can.
+ *
+ * @param onBack called when it is used again
+ * @throws Error why it cannot be used, one sentence, where it is required
+ */
+export async function openRedisParts(
+  { config, log, metrics, now, closers }: Context,
+  onBack: () => Promise<void>,
+): Promise<RedisParts | undefined> {
+  const settings = config.cache.redis;
+  const place = placeOf(settings);
+  if (!place) return undefined;
+  const { redis, ready } = openRedis({
+    ...(await loginOf(settings)),
+    place,
+    prefix: settings.prefix,
+    connectMs: settings.connect,
+    stallMs: settings.timeout,
+    maxQueue: settings.queue,
+    onChange(error) {
+      metrics.tierAvailable('redis', error === undefined);
+      if (error !== undefined)
+        return log.warn({ tier: 'redis', err: error }, 'Redis is in trouble; going on without it');
+      log.info({ tier: 'redis' }, 'Redis answers and is used again');
+      onBack().catch((failure: unknown) => log.warn({ err: failure }, 'what was learnt without Redis stays here'));
+    },
+  });
+  closers.push(() => redis.close());
+  metrics.tierAvailable('redis', true);
+  await ready.catch((error: unknown) => {
+    if (settings.required)
+      throw new Error(`Redis at ${nameOf(place)} cannot be used: ${reasonOf(error)}`, { cause: error });
+  });
+  const onTrouble = (error: unknown) => {
+    if (!isNews(error)) return metrics.tierSkipped('redis');
+    metrics.tierTrouble('redis');
+    log.warn({ tier: 'redis', err: error }, 'Redis failed at something; going on without');
+  };
+  const bounds = createRedisBounds({ redis, maxBytes: settings.maxSize, now });
+  const common = { redis, bounds, maxBlobBytes: settings.maxBlobSize, ttlMs: settings.ttl };
+  const fleet = await createRedisFleet({ ...common, leaseMs: settings.lease, onTrouble });
+  closers.push(() => fleet.close());
+  return {
+    tier: createRedisTier({ ...common, maxBufferBytes: config.limits.streamBuffers }),
+    records: {
+      open: redis.records,
+      repositories: createRedisNames(redis, 'repositories'),
+      guard: redis.guard,
+      ttlMs: settings.ttl,
+    },
+    fleet,
+  };
+}
+
+type Settings = Config['cache']['redis'];
+
+function placeOf({ url, cluster, sentinels, master }: Settings): RedisPlace | undefined {
+  if (url !== null) return { kind: 'single', url: new URL(url) };
+  if (cluster.length > 0) return { kind: 'cluster', nodes: cluster.map((node) => parseAddress(node)!) };
+  if (sentinels.length > 0) return { kind: 'sentinel', master, nodes: sentinels.map((node) => parseAddress(node)!) };
+  return undefined;
+}
+
+async function loginOf({ url, username, password, passwordFile, tls, ca }: Settings): Promise<Partial<RedisOptions>> {
+  const secret = passwordFile === null ? password : (await readFile(passwordFile, 'utf8')).trimEnd();
+  const isSecure = tls || (url?.startsWith('rediss:') ?? false);
+  return {
+    ...(username !== null && { username }),
+    ...(secret !== null && { password: secret }),
+    ...(isSecure && { tls: ca === null ? {} : { ca: await readFile(ca, 'utf8') } }),
+  };
+}
+
+function nameOf(place: RedisPlace): string {
+  if (place.kind === 'single') return place.url.host;
+  return place.nodes.map(({ host, port }) => `${host}:${port}`).join(', ');
+}
+
+/** The first line, without a full stop: it becomes part of a sentence. */
+function reasonOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return message.split('\n', 1)[0]!.replace(/\.$/, '');
+}

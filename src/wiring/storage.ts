@@ -1,0 +1,71 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createDiskTier } from '../cache/disk.ts';
+import type { DiskTier } from '../cache/disk.ts';
+import { createMemoryTier } from '../cache/memory.ts';
+import { createRecords } from '../cache/records.ts';
+import type { Records } from '../cache/records.ts';
+import { openRedisParts } from './redis-parts.ts';
+import type { RedisParts } from './redis-parts.ts';
+import { openSqliteRecords } from '../cache/sqlite.ts';
+import { createStore } from '../cache/tiers.ts';
+import type { FarTier, TieredStore } from '../cache/tiers.ts';
+import { isNews } from '../cache/shared-records.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import type { Context } from './context.ts';
+
+/** What the mirror keeps, and with whom it shares that. */
+export interface Storage {
+  readonly disk: DiskTier;
+  readonly store: TieredStore;
+  readonly records: Records;
+  readonly fleets: readonly Fleet[];
+}
+
+/** Opens the tiers and the records as the configuration says. @throws what makes the store of this machine unusable */
+export async function openStorage(context: Context): Promise<Storage> {
+  const { config, log, metrics, closers } = context;
+  const { limits, cache } = config;
+  await mkdir(cache.disk.path, { recursive: true });
+  const disk = await createDiskTier({
+    path: cache.disk.path,
+    maxVerified: limits.verifiedDigests,
+    maxBufferBytes: limits.streamBuffers,
+  });
+  closers.push(() => disk.close());
+  const redis = await openRedisParts(context, () => records.catchUp());
+  const records = openRecords(context, redis);
+  const far: FarTier[] = redis ? [{ tier: redis.tier, isAwaited: true }] : [];
+  const store = createStore({
+    memory: createMemoryTier({ maxBytes: cache.memory.maxSize, maxBlobBytes: cache.memory.maxBlobSize }),
+    disk,
+    far,
+    maxMemoryBlobBytes: cache.memory.maxSize > 0 ? cache.memory.maxBlobSize : 0,
+    onTrouble(tier, error) {
+      metrics.tierTrouble(tier);
+      log.warn({ tier, err: error }, 'a storage tier failed; going on without it');
+    },
+    onSkip: metrics.tierSkipped,
+  });
+  closers.push(() => store.close());
+  return { disk, store, records, fleets: redis ? [redis.fleet] : [] };
+}
+
+function openRecords({ config, log, metrics, now, closers }: Context, redis: RedisParts | undefined): Records {
+  const database = openSqliteRecords(join(config.cache.disk.path, 'records.sqlite'));
+  closers.push(() => database.close());
+  const onTrouble = (error: unknown) => {
+    if (!isNews(error)) return metrics.tierSkipped('records');
+    metrics.tierTrouble('records');
+    log.warn({ err: error }, 'the records could not be used; going on without them');
+  };
+  const purging = setInterval(() => {
+    try {
+      database.purge(now());
+    } catch (error) {
+      onTrouble(error);
+    }
+  }, 60_000).unref();
+  closers.push(() => clearInterval(purging));
+  return createRecords({ local: database.adapter, shared: redis?.records, onTrouble });
+}

@@ -1,0 +1,64 @@
+import { readFile } from 'node:fs/promises';
+import type { Config } from '../config.ts';
+import type { Metrics } from '../metrics.ts';
+import { createCredentials, dockerConfigSource } from '../upstream/credentials.ts';
+import type { CredentialSource } from '../upstream/credentials.ts';
+import { createRegistry } from '../upstream/registry.ts';
+import type { Registry } from '../upstream/registry.ts';
+
+/** All registries that the configuration names, by their names. */
+export async function openUpstreams(
+  config: Config,
+  metrics: Metrics,
+  now: () => number,
+  closers: (() => unknown)[],
+): Promise<Map<string, Registry>> {
+  const upstreams = new Map<string, Registry>();
+  for (const name of Object.keys(config.upstreams)) {
+    const registry = await openRegistry(name, config, now, metrics);
+    closers.push(() => registry.close());
+    upstreams.set(name, registry);
+  }
+  return upstreams;
+}
+
+async function openRegistry(name: string, config: Config, now: () => number, metrics: Metrics): Promise<Registry> {
+  const { limits } = config;
+  const settings = config.upstreams[name]!;
+  const url = new URL(settings.url);
+  return createRegistry({
+    name,
+    url,
+    credentials: createCredentials(credentialSource(settings, config.dockerConfig, url), now),
+    ca: settings.ca === undefined ? undefined : await readFile(settings.ca, 'utf8'),
+    proxy: settings.proxy === undefined ? undefined : new URL(settings.proxy),
+    trustedHosts: settings.trustedHosts ?? [],
+    maxManifestBytes: limits.manifestSize,
+    limits: {
+      maxConnections: limits.upstreamConnections,
+      maxRequests: limits.upstreamRequests,
+      connectTimeoutMs: limits.upstreamConnect,
+      headersTimeoutMs: limits.upstreamHeaders,
+      stallTimeoutMs: limits.upstreamStall,
+      maxTokens: limits.upstreamTokens,
+    },
+    now,
+    onAnswer: metrics.upstreamAnswered,
+    onBytes: metrics.upstreamSent,
+  });
+}
+
+/** A password in a file is read each time it is asked for, so that a rotated secret takes effect. */
+function credentialSource(
+  { credentials }: Config['upstreams'][string],
+  dockerConfig: string | null,
+  url: URL,
+): CredentialSource {
+  if (!credentials)
+    return dockerConfig === null ? () => Promise.resolve(undefined) : dockerConfigSource(dockerConfig, url.host);
+  const { username, password, passwordFile } = credentials;
+  return async () => {
+    const secret = passwordFile === undefined ? (password ?? '') : (await readFile(passwordFile, 'utf8')).trimEnd();
+    return { kind: 'password', username, password: secret };
+  };
+}
