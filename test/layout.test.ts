@@ -141,7 +141,7 @@ void t.test('there is no import cycle, not even of types', (t) => {
 void t.test('one library, one home', (t) => {
   const homes: Record<string, RegExp> = {
     undici: /^src\/upstream\//,
-    keyv: /^src\/cache\/(records|record-space|sqlite)\.ts$/,
+    keyv: /^src\/cache\/(records|record-space|redis|sqlite)\.ts$/,
     '@keyv/redis': /^src\/cache\/redis\.ts$/,
     '@redis/client': /^src\/cache\/redis\.ts$/,
     'lru-cache': /^src\/(cache\/(memory|disk|shared-records)|upstream\/tokens)\.ts$/,

@@ -69,9 +69,7 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
   ): RecordSpace<T> {
     const own = createStrictSpace<T>(new Keyv<T>({ store: local(), namespace, throwOnErrors: true }), isRecord);
     if (!shared) return forgiving(own, onTrouble);
-    const store = shared.open(namespace);
-    const all = createStrictSpace<T>(new Keyv<T>({ store, useKeyPrefix: false, throwOnErrors: true }), isRecord);
-    return share(own, all, isNewer);
+    return share(own, createStrictSpace<T>(shared.open(namespace) as Keyv<T>, isRecord), isNewer);
   }
 
   function share<T>(own: StrictSpace<T>, all: StrictSpace<T>, isNewer?: (one: T, other: T) => boolean): RecordSpace<T> {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createClient, createCluster, createSentinel, ErrorReply, RESP_TYPES } from '@redis/client';
 import KeyvRedis from '@keyv/redis';
-import type { KeyvStoreAdapter } from 'keyv';
+import { Keyv } from 'keyv';
 import { createBreaker } from './breaker.ts';
 import type { Breaker } from './breaker.ts';
 
@@ -52,8 +52,8 @@ export interface Redis {
   transfer(key: string, ...args: Argument[]): Promise<RedisReply>;
   /** Atomic; all keys must have one hash tag. */
   run(script: Script, keys: readonly string[], ...args: Argument[]): Promise<RedisReply>;
-  /** For keyv: it knows nothing of the trouble, so calls through it belong into `guard`. */
-  records(): KeyvStoreAdapter;
+  /** Small records; keyv knows nothing of the trouble, so calls of it belong into `guard`. */
+  records(namespace: string): Keyv;
   guard<T>(action: () => Promise<T>): Promise<T>;
   publish(channel: string, message: string): Promise<void>;
   subscribe(channel: string, listener: (message: string) => void): Promise<void>;
@@ -119,14 +119,11 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
         return through(bulk, keys[0], ['EVAL', text, ...rest]);
       }
     },
-    records: () => {
-      const store = new KeyvRedis(small.client as ConstructorParameters<typeof KeyvRedis>[0], {
-        throwOnErrors: true,
-        throwOnConnectError: true,
-        keyPrefixSeparator: '',
-      });
+    records: (namespace) => {
+      const client = small.client as ConstructorParameters<typeof KeyvRedis>[0];
+      const store = new KeyvRedis(client, { throwOnErrors: true, throwOnConnectError: true, keyPrefixSeparator: ':' });
       store.on('error', () => undefined);
-      return store as unknown as KeyvStoreAdapter;
+      return new Keyv({ store, namespace: prefix + namespace, useKeyPrefix: false, throwOnErrors: true });
     },
     guard: (action) => breaker.run(action),
     async publish(channel, message) {

@@ -1,12 +1,12 @@
 import { LRUCache } from 'lru-cache';
 import { TierAway } from './breaker.ts';
-import type { KeyvStoreAdapter } from 'keyv';
+import type { Keyv } from 'keyv';
 import type { StrictSpace } from './record-space.ts';
 
 /** Records that replicas have in common, over those of their own. */
 export interface SharedRecords {
-  /** @param namespace before every key; the space is strict: what fails is thrown */
-  open(namespace: string): KeyvStoreAdapter;
+  /** Throws what fails. */
+  open(namespace: string): Keyv;
   readonly repositories: StrictSpace<true>;
   /** Runs what asks Redis, unless Redis is being left alone. @throws TierAway */
   guard<T>(action: () => Promise<T>): Promise<T>;
