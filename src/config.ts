@@ -100,6 +100,7 @@ const s3 = z.strictObject({
 });
 
 export const configSchema = z.strictObject({
+  workers: count,
   listen: z
     .array(listener, { error: 'expected a list of listeners' })
     .min(1, { error: 'expected at least one listener' }),

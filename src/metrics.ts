@@ -1,10 +1,14 @@
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Answered } from './http/server.ts';
 import type { PullObserver } from './pull/parts.ts';
+
+export type MetricsJson = readonly object[];
 
 export interface Metrics {
   /** The exposition text and its Content-Type. */
   render(): Promise<{ text: string; contentType: string }>;
+  /** The same for another process to put together with those of others. */
+  toJson(): Promise<MetricsJson>;
   answered(answered: Answered): void;
   upstreamAnswered(upstream: string, outcome: string): void;
   upstreamSent(upstream: string, bytes: number): void;
@@ -80,11 +84,13 @@ export function createMetrics(): Metrics {
   const available = new Gauge({
     name: 'narrows_tier_available',
     help: '1 while a storage tier is used, 0 while it is being left alone',
+    aggregator: 'min',
     labelNames: ['tier'],
     registers,
   });
 
   return {
+    toJson: () => registry.getMetricsAsJSON(),
     render: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
     answered({ status, view, cache, ms, bytes }) {
       sentBytes.inc({ cache: cache ?? 'none' }, bytes);
@@ -106,4 +112,10 @@ export function createMetrics(): Metrics {
     tierSkipped: (tier) => skips.inc({ tier }),
     tierAvailable: (tier, isAvailable) => available.set({ tier }, isAvailable ? 1 : 0),
   };
+}
+
+/** The metrics of several processes as those of one. */
+export async function joinMetrics(all: readonly MetricsJson[]): Promise<{ text: string; contentType: string }> {
+  const joined = AggregatorRegistry.aggregate([...all] as object[]);
+  return { text: await joined.metrics(), contentType: joined.contentType };
 }

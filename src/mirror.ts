@@ -7,9 +7,11 @@ import { startEdge } from './http/server.ts';
 import type { Answered, Endpoint } from './http/server.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics.ts';
+import type { Metrics } from './metrics.ts';
 import type { PlatformSet } from './oci/platform.ts';
 import { createPull } from './pull/pull.ts';
 import { createRegistries } from './upstream/registries.ts';
+import type { Context, Team } from './wiring/context.ts';
 import { observe } from './wiring/observe.ts';
 import { pullRules } from './wiring/pull-rules.ts';
 import { openStorage } from './wiring/storage.ts';
@@ -20,37 +22,37 @@ export interface Mirror {
   /** The ports of `listen`, in its order; of use where the configuration says 0. */
   readonly ports: readonly number[];
   readonly adminPort: number | undefined;
+  readonly metrics: Pick<Metrics, 'toJson'>;
   /** Finishes what runs, within the grace that the configuration gives. */
   stop(): Promise<void>;
 }
 
 /** Puts the parts together, as the configuration says. This is the map of what depends on what. */
-export async function startMirror(config: Config, log: Log, now: () => number = Date.now): Promise<Mirror> {
+export async function startMirror(
+  config: Config,
+  log: Log,
+  now: () => number = Date.now,
+  team?: Team,
+): Promise<Mirror> {
   const closers: (() => unknown)[] = [];
   const stop = async () => {
     for (const close of closers.splice(0).toReversed()) await close();
   };
   try {
-    return { ...(await start(config, log, now, closers)), stop };
+    return { ...(await start({ config, log, metrics: createMetrics(), now, closers, team })), stop };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-/** @param closers what ends each part, in the order of their starts */
-async function start(
-  config: Config,
-  log: Log,
-  now: () => number,
-  closers: (() => unknown)[],
-): Promise<Omit<Mirror, 'stop'>> {
+async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
+  const { config, log, metrics, now, closers, team } = context;
   const { limits } = config;
-  const metrics = createMetrics();
   const sets = new Map<string, PlatformSet>(
     Object.entries(config.platforms.sets).map(([name, set]) => [name, resolveSet(set, new Map())]),
   );
-  const { store, records, fleets } = await openStorage({ config, log, metrics, now, closers });
+  const { store, records, fleets } = await openStorage(context);
   const upstreams = await openUpstreams(config, metrics, now, closers);
   const pull = createPull({
     store,
@@ -65,7 +67,8 @@ async function start(
   closers.push(() => pull.close());
 
   let isReady = false;
-  const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
+  // Of several workers, the process that started them answers for all.
+  const address = config.admin.address === null || team ? undefined : parseAddress(config.admin.address);
   const admin = address && (await startAdmin({ ...address, isReady: () => isReady, metrics: metrics.render }));
   if (admin) closers.push(admin.stop);
   const edge = await startEdge({
@@ -89,7 +92,7 @@ async function start(
     isReady = false;
     return edge.stop(limits.stopGrace);
   });
-  return { ports: edge.ports, adminPort: admin?.port };
+  return { ports: edge.ports, adminPort: admin?.port, metrics };
 }
 
 async function endpointOf(

@@ -30,6 +30,9 @@ export interface Breaker {
   close(): void;
 }
 
+/** The event loop turns, and so reads what has come, at least this often before anyone is judged. */
+const stepsOfSilence = 4;
+
 /**
  * Keeps a slow or broken tier from slowing down pulls: once it is silent for too long, nobody asks it until a probe,
  * which no client waits for, finds it working.
@@ -41,6 +44,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
   const { name, stallMs, retryMs, maxRetryMs, probe, isAway, onChange } = options;
   const waiting = new Set<(error: TierAway) => void>();
   let lastSignMs = 0;
+  let silentSteps = 0;
   let watch: NodeJS.Timeout | undefined;
   let retry: NodeJS.Timeout | undefined;
   let isOpen = false;
@@ -75,19 +79,23 @@ export function createBreaker(options: BreakerOptions): Breaker {
     }
   }
 
+  function onSign(): void {
+    lastSignMs = performance.now();
+    silentSteps = 0;
+  }
+
   function startWatch(): void {
-    watch ??= setTimeout(onWatch, stallMs).unref();
+    watch ??= setTimeout(onWatch, stallMs / stepsOfSilence).unref();
   }
 
   function onWatch(): void {
-    // Answers may lie unread in a socket while this process was busy: they are read before anyone is judged.
-    setImmediate(() => {
-      watch = undefined;
-      if (waiting.size === 0) return;
-      const silentMs = performance.now() - lastSignMs;
-      if (silentMs >= stallMs) return trip(new Error(`nothing came for ${stallMs} ms`));
-      watch = setTimeout(onWatch, stallMs - silentMs).unref();
-    });
+    watch = undefined;
+    if (waiting.size === 0) return;
+    // A step counts once, however long it took: this process may have been busy itself, its questions not even written.
+    silentSteps++;
+    const isStalled = silentSteps >= stepsOfSilence && performance.now() - lastSignMs >= stallMs;
+    if (isStalled) trip(new Error(`nothing came for ${stallMs} ms`));
+    else startWatch();
   }
 
   return {
@@ -98,7 +106,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
     async run<T>(action: () => Promise<T>): Promise<T> {
       if (isOpen || isClosed) throw new TierAway(name);
       const { promise: away, reject } = Promise.withResolvers<never>();
-      if (waiting.size === 0) lastSignMs = performance.now();
+      if (waiting.size === 0) onSign();
       waiting.add(reject);
       startWatch();
       const acting = action();
@@ -111,7 +119,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
         throw new TierAway(name, { cause: error });
       } finally {
         waiting.delete(reject);
-        lastSignMs = performance.now();
+        onSign();
       }
     },
 

@@ -19,6 +19,7 @@ export interface Overrides {
   readonly store?: string;
   /** The Redis that replicas share. */
   readonly redis?: string;
+  readonly workers?: string;
 }
 
 export interface Loaded {
@@ -174,7 +175,7 @@ async function readSecret(path: string): Promise<string | undefined> {
 }
 
 function fromOverrides(overrides: Overrides, written: Tree): Contribution {
-  const { listen, admin, upstreams = [], defaultUpstream, store, redis } = overrides;
+  const { listen, admin, upstreams = [], defaultUpstream, store, redis, workers } = overrides;
   const mistakes: Mistake[] = [];
   const named = upstreams.map((text) => {
     const [, name, url] = /^([^=]+)=(.+)$/.exec(text) ?? [];
@@ -189,6 +190,7 @@ function fromOverrides(overrides: Overrides, written: Tree): Contribution {
     });
   }
   const tree: Tree = {
+    ...(workers !== undefined && { workers: Number(workers) }),
     ...(listen && { listen: listen.map((address) => ({ address })) }),
     ...(admin !== undefined && { admin: { address: admin } }),
     ...(named.length > 0 && mistakes.length === 0 && { upstreams: Object.fromEntries(named) }),

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { createLog } from '../log.ts';
+import type { Log } from '../log.ts';
 import { startMirror } from '../mirror.ts';
 import type { Mirror } from '../mirror.ts';
 import type { Config } from '../config.ts';
@@ -8,6 +9,9 @@ import { parseAddress } from '../config-values.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { loadConfig } from './load-config.ts';
+import { connectWorker } from './worker-link.ts';
+import type { WorkerLink } from './worker-link.ts';
+import { startWorkers } from './workers.ts';
 
 interface ServeFlags {
   config?: string;
@@ -17,6 +21,7 @@ interface ServeFlags {
   defaultUpstream?: string;
   store?: string;
   redis?: string;
+  workers?: string;
 }
 
 export function serveCommand(io: Io): Command {
@@ -29,6 +34,7 @@ export function serveCommand(io: Io): Command {
     .option('--default-upstream <name>', 'the registry of references that name none')
     .option('--store <dir>', 'where the cache is kept')
     .option('--redis <url>', 'the Redis that replicas share, as redis://10.0.0.9:6379')
+    .option('--workers <count>', 'processes that serve together, on one store')
     .addHelpText(
       'after',
       '\nExample:\n  narrows serve --listen :5000 --store /var/lib/narrows --upstream lab=http://10.0.0.5:5000',
@@ -51,18 +57,23 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
       ...(flags.defaultUpstream !== undefined && { defaultUpstream: flags.defaultUpstream }),
       ...(flags.store !== undefined && { store: flags.store }),
       ...(flags.redis !== undefined && { redis: flags.redis }),
+      ...(flags.workers !== undefined && { workers: flags.workers }),
     },
     io,
   );
   const log = createLog(config.log.level, { isTerminal: io.isTerminal, write: io.out });
-  const mirror = await start(config, log);
+  const link = connectWorker(io.env);
+  if (link) return serveAsWorker(config, log, link, io);
+  const serving = await start(config, log);
   const places = config.listen.map(({ address, tls }, index) =>
-    placeOf(address, mirror.ports[index]!, tls !== undefined),
+    placeOf(address, serving.ports[index]!, tls !== undefined),
   );
   if (io.isTerminal) io.out(greeting(places, config));
-  const admin = config.admin.address === null ? undefined : placeOf(config.admin.address, mirror.adminPort!, false);
-  log.info({ listen: places, admin, store: config.cache.disk.path }, 'serving');
+  const admin = config.admin.address === null ? undefined : placeOf(config.admin.address, serving.adminPort!, false);
+  const workers = config.workers > 1 ? config.workers : undefined;
+  log.info({ listen: places, admin, store: config.cache.disk.path, workers }, 'serving');
   const stopped = Promise.withResolvers<void>();
+  serving.failed?.catch(stopped.reject);
   let isStopping = false;
   io.onStop(() => {
     // Whoever asks twice does not want to wait.
@@ -74,15 +85,44 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
     log.info(
       `stopping: running answers may finish, up to ${config.limits.stopGrace / 1000}s; ask again to cut them off`,
     );
-    mirror.stop().then(stopped.resolve, stopped.reject);
+    serving.stop().then(stopped.resolve, stopped.reject);
   });
   await stopped.promise;
   log.info('stopped');
 }
 
-async function start(config: Config, log: ReturnType<typeof createLog>): Promise<Mirror> {
+/** One of several: the process that started it speaks for all of them, and says when to stop. */
+async function serveAsWorker(config: Config, log: Log, link: WorkerLink, io: Io): Promise<void> {
+  // A Ctrl-C reaches the workers as well.
+  io.onStop(() => undefined);
+  const stopped = Promise.withResolvers<void>();
+  link.onStop(stopped.resolve);
+  const mirror = await startOne(config, log, link);
+  link.onMetrics(mirror.metrics.toJson);
+  link.serving(mirror.ports);
+  await stopped.promise;
+  await mirror.stop();
+}
+
+interface Serving {
+  readonly ports: readonly number[];
+  readonly adminPort: number | undefined;
+  readonly failed?: Promise<never>;
+  stop(): Promise<void>;
+}
+
+async function start(config: Config, log: Log): Promise<Serving> {
+  if (config.workers === 1) return startOne(config, log);
   try {
-    return await startMirror(config, log);
+    return await startWorkers(config.workers, config, log);
+  } catch (error) {
+    throw new CommandError(1, startFailure(error as SystemError, resolve(config.cache.disk.path)), { cause: error });
+  }
+}
+
+async function startOne(config: Config, log: Log, link?: WorkerLink): Promise<Mirror> {
+  try {
+    return await startMirror(config, log, Date.now, link);
   } catch (error) {
     throw new CommandError(1, startFailure(error as SystemError, resolve(config.cache.disk.path)), { cause: error });
   }

@@ -23,8 +23,12 @@ export interface Leader {
   readonly role: 'leader';
   /** Someone else has taken over, for instance after this process was stopped for a while. */
   readonly isLost: boolean;
-  /** Lets the others follow, while it grows; resolves when all of it is passed on or the lead is lost. Closes `blob`. */
-  share(blob: Blob): Promise<void>;
+  /**
+   * Lets the others follow, while it grows; resolves when all of it is passed on or the lead is lost. Closes `blob`.
+   *
+   * @param again opens it once more, for followers that each have their own pace
+   */
+  share(blob: Blob, again: () => Promise<Blob>): Promise<void>;
   /** The download came to nothing, or nobody needs it: another may lead. */
   leave(): Promise<void>;
 }

@@ -35,9 +35,9 @@ export const growingMs = 600_000;
 // leader that slept through the end of its lease is refused, whatever its clock says.
 const fence = `if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n`;
 
-// KEYS: lease, growing, meta. ARGV: token ('' only looks), lease ms.
+// KEYS: lease, growing, meta. ARGV: token ('' only looks), lease ms. Where a copy has just become whole, nobody leads.
 const take = script(`
-  if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) end
+  if ARGV[1] ~= '' and redis.call('EXISTS', KEYS[3]) == 0 then redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) end
   local growing = redis.call('HMGET', KEYS[2], 'copy', 'chunks', 'repository')
   return {redis.call('GET', KEYS[1]), growing[1], growing[2], growing[3], redis.call('GET', KEYS[3])}
 `);

@@ -65,7 +65,7 @@ export function createSources({ store, fleets, source, digest, confirm, passOn }
   function lead(fleet: Fleet, leader: Leader): void {
     seats.set(fleet, leader);
     passOn().then(
-      (blob) => leader.share(blob),
+      (blob) => leader.share(blob, passOn),
       () => leader.leave(),
     );
   }
@@ -76,7 +76,12 @@ export function createSources({ store, fleets, source, digest, confirm, passOn }
       if (seat && !seat.isLost) continue;
       for (let tries = 0; tries < maxJoins; tries++) {
         const joined = await fleet.join(key);
-        if (joined?.role === 'leader') lead(fleet, joined);
+        if (joined?.role === 'leader') {
+          // Between our look at the store and this, the one before us may have landed.
+          const landed = fleet.sharesStore ? await landedHere(from) : undefined;
+          if (landed) return joined.leave().then(() => landed);
+          lead(fleet, joined);
+        }
         if (joined?.role !== 'follower') break;
         const answer = (await follow(fleet, joined, from)) ?? (await landedMeanwhile(from));
         if (answer) return answer;
@@ -87,8 +92,12 @@ export function createSources({ store, fleets, source, digest, confirm, passOn }
 
   /** A leader that is gone may have left the whole of it: in the store of its workers, or far away. */
   async function landedMeanwhile(from: number): Promise<FlightAnswer | undefined> {
+    return (await landedHere(from)) ?? openFar(from);
+  }
+
+  async function landedHere(from: number): Promise<FlightAnswer | undefined> {
     const blob = await store.open(digest);
-    return blob ? confirmed(blob, () => answerOf(blob, from, { isKeptElsewhere: true })) : openFar(from);
+    return blob && confirmed(blob, () => answerOf(blob, from, { isKeptElsewhere: true }));
   }
 
   return {

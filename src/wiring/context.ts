@@ -1,4 +1,5 @@
 import type { Config } from '../config.ts';
+import type { CoordinatorLink } from '../fleet/worker-fleet.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 
@@ -8,6 +9,14 @@ export interface Context {
   readonly log: Log;
   readonly metrics: Metrics;
   now(): number;
+  /** Where this process is one of several that serve together. */
+  readonly team?: Team | undefined;
   /** What ends each part, in the order of their starts. */
   readonly closers: (() => unknown)[];
+}
+
+export interface Team {
+  readonly coordinator: CoordinatorLink;
+  /** The socket where the other workers find this one. */
+  readonly place: string;
 }

@@ -12,6 +12,7 @@ import { createStore } from '../cache/tiers.ts';
 import type { FarTier, TieredStore } from '../cache/tiers.ts';
 import { isNews } from '../cache/shared-records.ts';
 import type { Fleet } from '../fleet/fleet.ts';
+import { createWorkerFleet } from '../fleet/worker-fleet.ts';
 import type { Context } from './context.ts';
 
 /** What the mirror keeps, and with whom it shares that. */
@@ -48,7 +49,20 @@ export async function openStorage(context: Context): Promise<Storage> {
     onSkip: metrics.tierSkipped,
   });
   closers.push(() => store.close());
-  return { disk, store, records, fleets: redis ? [redis.fleet] : [] };
+  const workers = await openTeam(context);
+  return { disk, store, records, fleets: [workers, redis?.fleet].filter((fleet) => fleet !== undefined) };
+}
+
+async function openTeam({ team, config, log, closers }: Context): Promise<Fleet | undefined> {
+  if (!team) return undefined;
+  const fleet = await createWorkerFleet({
+    link: team.coordinator,
+    place: team.place,
+    stallMs: config.limits.upstreamStall,
+    onTrouble: (error) => log.warn({ err: error }, 'the other workers could not be asked; downloading alone'),
+  });
+  closers.push(() => fleet.close());
+  return fleet;
 }
 
 function openRecords({ config, log, metrics, now, closers }: Context, redis: RedisParts | undefined): Records {

@@ -1,0 +1,79 @@
+import cluster from 'node:cluster';
+import type { Worker } from 'node:cluster';
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { CoordinatorLink } from '../fleet/worker-fleet.ts';
+import type { MetricsJson } from '../metrics.ts';
+import type { Io } from './io.ts';
+
+/** What workers say to the process that started them. */
+export type FromWorker =
+  | { readonly kind: 'join'; readonly id: number; readonly key: string; readonly place: string }
+  | { readonly kind: 'leave' | 'dispute'; readonly key: string }
+  | { readonly kind: 'serving'; readonly ports: readonly number[] }
+  | { readonly kind: 'metrics'; readonly id: number; readonly metrics: MetricsJson };
+
+export type ToWorker =
+  /** `place` is the socket of who leads; absent for whoever asked. */
+  | { readonly kind: 'seat'; readonly id: number; readonly place: string | undefined }
+  | { readonly kind: 'metrics'; readonly id: number }
+  | { readonly kind: 'stop' };
+
+/** A worker's side of it. */
+export interface WorkerLink {
+  /** Where the other workers find this one. */
+  readonly place: string;
+  readonly coordinator: CoordinatorLink;
+  serving(ports: readonly number[]): void;
+  onStop(callback: () => void): void;
+  onMetrics(answer: () => Promise<MetricsJson>): void;
+}
+
+/** Tells a worker the folder of the workers' sockets. */
+export const workerVariable = 'WORKER_OF_NARROWS';
+
+/** @returns undefined in a process that is no worker */
+export function connectWorker(env: Io['env']): WorkerLink | undefined {
+  const { worker } = cluster;
+  const folder = env[workerVariable];
+  return worker && folder !== undefined ? linkOf(worker, join(folder, randomUUID().slice(0, 8))) : undefined;
+}
+
+function linkOf(worker: Worker, place: string): WorkerLink {
+  const seats = new Map<number, (place: string | undefined) => void>();
+  let questions = 0;
+  let stop = () => undefined as void;
+  let metrics: () => Promise<MetricsJson> = () => Promise.resolve([]);
+  const tell = (message: FromWorker) => void (worker.isConnected() && worker.send(message));
+
+  worker.on('message', (message: ToWorker) => {
+    if (message.kind === 'seat') seats.get(message.id)?.(message.place);
+    else if (message.kind === 'stop') stop();
+    else if (message.kind === 'metrics') {
+      const { id } = message;
+      void metrics().then((found) => tell({ kind: 'metrics', id, metrics: found }));
+    }
+  });
+  // Without those who coordinate there is no one machine any more.
+  worker.on('disconnect', () => stop());
+
+  return {
+    place,
+    coordinator: {
+      join: (key) =>
+        new Promise((resolve) => {
+          const id = questions++;
+          seats.set(id, (found) => {
+            seats.delete(id);
+            resolve(found);
+          });
+          tell({ kind: 'join', id, key, place });
+        }),
+      leave: (key) => tell({ kind: 'leave', key }),
+      dispute: (key) => tell({ kind: 'dispute', key }),
+    },
+    serving: (ports) => tell({ kind: 'serving', ports }),
+    onStop: (callback) => void (stop = callback),
+    onMetrics: (answer) => void (metrics = answer),
+  };
+}

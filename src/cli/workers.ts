@@ -1,0 +1,130 @@
+import cluster from 'node:cluster';
+import type { Worker } from 'node:cluster';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startAdmin } from '../admin/server.ts';
+import { parseAddress } from '../config-values.ts';
+import type { Config } from '../config.ts';
+import { createCoordinator } from '../fleet/coordinator.ts';
+import type { Log } from '../log.ts';
+import { joinMetrics } from '../metrics.ts';
+import type { MetricsJson } from '../metrics.ts';
+import { workerVariable } from './worker-link.ts';
+import type { FromWorker, ToWorker } from './worker-link.ts';
+
+/** Several processes that serve as one. */
+export interface Workers {
+  readonly ports: readonly number[];
+  readonly adminPort: number | undefined;
+  /** Rejects when workers cannot be kept alive. */
+  readonly failed: Promise<never>;
+  stop(): Promise<void>;
+}
+
+/** A worker that dies is replaced, but not for ever one that dies at once. */
+const maxDeathsPerMinute = 20;
+
+/** Starts `count` processes with the same command line on the same addresses and the same store. */
+export async function startWorkers(count: number, config: Config, log: Log): Promise<Workers> {
+  const coordinator = createCoordinator();
+  const folder = await mkdtemp(join(tmpdir(), 'narrows-workers-'));
+  const serving = new Map<number, readonly number[]>();
+  const asked = new Map<number, (metrics: MetricsJson) => void>();
+  const { promise: failed, reject: fail } = Promise.withResolvers<never>();
+  failed.catch(() => undefined);
+  const ready = Promise.withResolvers<readonly number[]>();
+  let deaths: number[] = [];
+  let isStopping = false;
+  let questions = 0;
+
+  function startOne(): void {
+    const worker = cluster.fork({ [workerVariable]: folder });
+    worker.on('message', (message: FromWorker) => onMessage(worker, message));
+    worker.on('exit', () => onExit(worker));
+  }
+
+  function onMessage(worker: Worker, message: FromWorker): void {
+    const tell = (answer: ToWorker) => worker.isConnected() && worker.send(answer);
+    switch (message.kind) {
+      case 'join':
+        return void tell({
+          kind: 'seat',
+          id: message.id,
+          place: coordinator.join(worker.id, message.place, message.key),
+        });
+      case 'leave':
+        return coordinator.leave(worker.id, message.key);
+      case 'dispute':
+        return coordinator.dispute(message.key);
+      case 'serving':
+        serving.set(worker.id, message.ports);
+        if (serving.size === count) ready.resolve(message.ports);
+        return;
+      case 'metrics':
+        return asked.get(message.id)?.(message.metrics);
+      default:
+        // Messages of the runtime itself.
+        return message satisfies never;
+    }
+  }
+
+  function onExit(worker: Worker): void {
+    coordinator.gone(worker.id);
+    const hasServed = serving.delete(worker.id);
+    if (isStopping) return;
+    const now = Date.now();
+    deaths = [...deaths.filter((at) => now - at < 60_000), now];
+    // Its own words are on standard error already.
+    if (!hasServed || deaths.length > maxDeathsPerMinute) return giveUp(new Error('a worker ended before it served'));
+    log.error({ worker: worker.id }, 'a worker has ended; another one takes its place');
+    startOne();
+  }
+
+  function giveUp(error: Error): void {
+    ready.reject(error);
+    fail(error);
+  }
+
+  async function metrics(): Promise<{ text: string; contentType: string }> {
+    const answers = Object.values(cluster.workers ?? {}).map((worker) => {
+      const id = questions++;
+      return new Promise<MetricsJson | undefined>((resolve) => {
+        // One that hangs must not hide the others.
+        const timer = setTimeout(resolve, 1000, undefined);
+        asked.set(id, (found) => {
+          clearTimeout(timer);
+          resolve(found);
+        });
+        if (worker?.isConnected()) worker.send({ kind: 'metrics', id } satisfies ToWorker);
+      }).finally(() => asked.delete(id));
+    });
+    return joinMetrics((await Promise.all(answers)).filter((found) => found !== undefined));
+  }
+
+  async function stop(): Promise<void> {
+    isStopping = true;
+    const all = Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
+    await Promise.all(
+      all.map((worker) => {
+        const exit = new Promise((resolve) => worker.once('exit', resolve));
+        if (!worker.isConnected()) return worker.process.exitCode === null && !worker.isDead() ? exit : undefined;
+        worker.send({ kind: 'stop' } satisfies ToWorker);
+        return exit;
+      }),
+    );
+    await rm(folder, { recursive: true, force: true });
+  }
+
+  for (let at = 0; at < count; at++) startOne();
+  try {
+    const ports = await ready.promise;
+    const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
+    const isReady = () => !isStopping && serving.size > 0;
+    const admin = address && (await startAdmin({ ...address, isReady, metrics }));
+    return { ports, adminPort: admin?.port, failed, stop: () => stop().then(() => admin?.stop()) };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
