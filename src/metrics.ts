@@ -17,6 +17,7 @@ export interface Metrics {
   /** A tier was passed by, because it is being left alone. */
   tierSkipped(tier: string): void;
   tierAvailable(tier: string, isAvailable: boolean): void;
+  evicted(tier: string, bytes: number): void;
 }
 
 export function createMetrics(): Metrics {
@@ -81,6 +82,12 @@ export function createMetrics(): Metrics {
     labelNames: ['tier'],
     registers,
   });
+  const evictedBytes = new Counter({
+    name: 'narrows_evicted_bytes_total',
+    help: 'Bytes that were taken out of a storage tier to keep it within its bound',
+    labelNames: ['tier'],
+    registers,
+  });
   const available = new Gauge({
     name: 'narrows_tier_available',
     help: '1 while a storage tier is used, 0 while it is being left alone',
@@ -110,6 +117,7 @@ export function createMetrics(): Metrics {
     },
     tierTrouble: (tier) => troubles.inc({ tier }),
     tierSkipped: (tier) => skips.inc({ tier }),
+    evicted: (tier, bytes) => evictedBytes.inc({ tier }, bytes),
     tierAvailable: (tier, isAvailable) => available.set({ tier }, isAvailable ? 1 : 0),
   };
 }

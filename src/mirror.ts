@@ -52,12 +52,13 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
   const sets = new Map<string, PlatformSet>(
     Object.entries(config.platforms.sets).map(([name, set]) => [name, resolveSet(set, new Map())]),
   );
-  const { store, records, fleets } = await openStorage(context);
+  const { store, records, fleets, graph } = await openStorage(context);
   const upstreams = await openUpstreams(config, metrics, now, closers);
   const pull = createPull({
     store,
     records,
     fleets,
+    graph,
     registries: createRegistries(upstreams, config.defaultUpstream),
     rules: pullRules(config, sets),
     observer: observe(log, metrics.pull),

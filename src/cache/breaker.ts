@@ -109,9 +109,9 @@ export function createBreaker(options: BreakerOptions): Breaker {
       if (waiting.size === 0) onSign();
       waiting.add(reject);
       startWatch();
-      const acting = action();
-      acting.catch(() => undefined);
       try {
+        const acting = action();
+        acting.catch(() => undefined);
         return await Promise.race([acting, away]);
       } catch (error) {
         if (error instanceof TierAway || !isAway(error)) throw error;

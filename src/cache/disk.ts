@@ -18,6 +18,18 @@ export interface DiskOptions {
   readonly maxVerified: number;
   /** For the read buffers of all readers together. */
   readonly maxBufferBytes: number;
+  /** Told of what comes, is used and goes. */
+  readonly books?: DiskBooks;
+}
+
+export interface DiskBooks {
+  /** Right before content gets its name. A throw keeps it from getting one. */
+  adding(digest: Digest, bytes: number): void;
+  added(): void;
+  used(digest: Digest): void;
+  removed(digest: Digest): void;
+  /** There is no room left on the device. */
+  full(): void;
 }
 
 export interface DiskTier extends GrowingTier {
@@ -29,7 +41,7 @@ export interface DiskTier extends GrowingTier {
  * order (fsync, rename, fsync of the folder), so a kill leaves the whole blob or nothing. What another process or an
  * earlier life wrote is hashed again before its last byte leaves.
  */
-export async function createDiskTier({ path, maxVerified, maxBufferBytes }: DiskOptions): Promise<DiskTier> {
+export async function createDiskTier({ path, maxVerified, maxBufferBytes, books }: DiskOptions): Promise<DiskTier> {
   for (const algorithm of ['sha256', 'sha512']) await mkdir(join(path, 'blobs', algorithm), { recursive: true });
   const claim = await claimFolder(join(path, 'tmp'));
   const verified = new LRUCache<Digest, string>({ max: maxVerified });
@@ -55,6 +67,7 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
         await tier.delete(digest);
         return undefined;
       }
+      books?.used(digest);
       const known = verified.get(digest) === identity.text;
       return fileBlob(file, readers.open(file), identity.size, known ? undefined : verifyOnce(digest, identity));
     },
@@ -80,6 +93,7 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
     async delete(digest) {
       verified.delete(digest);
       await rm(fileOf(digest), { force: true });
+      books?.removed(digest);
     },
 
     async begin() {
@@ -89,14 +103,18 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes }: Disk
         file,
         temporary,
         () => readers.open(file),
+        () => books?.full(),
         async (digest) => {
-          verified.set(digest, (await identityOf(file)).text);
+          const { size, text } = await identityOf(file);
+          books?.adding(digest, size);
+          verified.set(digest, text);
           await rename(temporary, fileOf(digest));
           // A name that may not outlast a power cut is none.
           await syncFolder(folderOf(digest)).catch(async (error: unknown) => {
             await tier.delete(digest);
             throw error;
           });
+          books?.added();
         },
       );
     },
@@ -177,6 +195,7 @@ function partialFile(
   file: FileHandle,
   temporary: string,
   reader: () => PartialReader,
+  onFull: () => void,
   publish: (digest: Digest) => Promise<void>,
 ): Partial {
   let end = 0;
@@ -184,7 +203,10 @@ function partialFile(
   return {
     async append(chunks) {
       const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-      const { bytesWritten } = await file.writev(chunks as Buffer[], end);
+      const { bytesWritten } = await file.writev(chunks as Buffer[], end).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOSPC') onFull();
+        throw error;
+      });
       if (bytesWritten !== length) throw new Error(`wrote ${bytesWritten} of ${length} bytes`);
       end += length;
     },

@@ -152,6 +152,9 @@ async function startUp(all: readonly Connection[], connectMs: number): Promise<v
   try {
     await Promise.race([Promise.all(all.map((connection) => connection.open())), limit.promise]);
     await Promise.race([all[0]!.send(undefined, ['PING']), limit.promise]);
+  } catch (error) {
+    // The clients go on trying: what they met says more than that it took too long.
+    throw all.map(({ trouble }) => trouble()).find((met) => met !== undefined) ?? error;
   } finally {
     clearTimeout(timer);
   }
@@ -166,6 +169,8 @@ function isAwayError(error: unknown): boolean {
 /** What the three kinds of clients have in common. */
 interface Connection {
   readonly client: unknown;
+  /** What it last failed with. */
+  trouble(): Error | undefined;
   open(): Promise<void>;
   send(key: string | undefined, args: readonly Argument[]): Promise<RedisReply>;
   subscribe(channel: string, listener: (message: string) => void): Promise<void>;
@@ -208,6 +213,7 @@ function connect(options: RedisOptions): Connection {
         nodeClientOptions: common,
         sentinelClientOptions: { socket: { connectTimeout: connectMs } },
         scanInterval: 1000,
+        passthroughClientErrorEvents: true,
       });
       return {
         ...lifeOf(client),
@@ -238,12 +244,14 @@ interface Life {
   destroy(): unknown;
 }
 
-function lifeOf(client: Life): Pick<Connection, 'client' | 'open' | 'close'> {
+function lifeOf(client: Life): Pick<Connection, 'client' | 'trouble' | 'open' | 'close'> {
+  let trouble: Error | undefined;
   // Told by the commands that fail of it; without a listener it would end the program.
-  client.on('error', () => undefined);
+  client.on('error', (error) => (trouble = asError(error)));
   let opening: Promise<unknown> | undefined;
   return {
     client,
+    trouble: () => trouble,
     async open() {
       if (client.isOpen && !opening) return;
       opening ??= client.connect().finally(() => (opening = undefined));
@@ -257,4 +265,10 @@ function lifeOf(client: Life): Pick<Connection, 'client' | 'open' | 'close'> {
       }
     },
   };
+}
+
+/** Where a name has several addresses, the failure is a list of failures without a text of its own. */
+function asError(error: unknown): Error {
+  if (error instanceof AggregateError && error.errors.length > 0) return asError(error.errors[0]);
+  return error instanceof Error ? error : new Error(String(error));
 }

@@ -184,3 +184,22 @@ function invalid(reason: string, cause?: unknown): NarrowsError {
     cause,
   });
 }
+
+/** BuildKit files what it says about an image beside it, as a child for `unknown/unknown` that names its subject. */
+export function attestedDigest(child: Descriptor): string | undefined {
+  return child.annotations['vnd.docker.reference.digest'];
+}
+
+/** Is it one that something runs on? */
+export function isPlatform(platform: Platform | undefined): platform is Platform {
+  return platform !== undefined && platform.os !== 'unknown' && platform.architecture !== 'unknown';
+}
+
+/** The platform that an image's config says; undefined for what is no config. */
+export function readConfigPlatform(bytes: Uint8Array): Platform | undefined {
+  try {
+    return readPlatform(parseJson(bytes));
+  } catch {
+    return undefined;
+  }
+}

@@ -6,6 +6,7 @@ import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import { Flight } from './flight.ts';
 import { createOnce } from './once.ts';
+import type { Keeping } from './keeping.ts';
 import type { PullParts } from './parts.ts';
 import { createSources } from './sources.ts';
 import type { Sources } from './sources.ts';
@@ -40,7 +41,7 @@ interface Running {
  * Bytes are shared by digest, but that a repository holds them is each repository's own fact: where it is not known,
  * its upstream is asked, so that nobody reads through one repository what only another may show.
  */
-export function createBlobs({ store, records, fleets, rules, observer }: PullParts): Blobs {
+export function createBlobs({ store, records, fleets, rules, observer }: PullParts, keeping: Keeping): Blobs {
   /** Those that can be joined. Each upstream has its own: a slow one must not hold up those who asked another. */
   const flights = new Map<string, Running>();
   /** All that have not landed, also those that nobody can join any more. */
@@ -122,6 +123,7 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
   }
 
   function start(source: Source, digest: Digest): Running {
+    const isKept = keeping.mayKeep(digest);
     if (airborne.size >= rules.maxFlights) {
       throw new NarrowsError('overloaded', `This mirror downloads ${rules.maxFlights} blobs already.`, {
         retryAfterS: 5,
@@ -129,7 +131,8 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
     }
     const sources = createSources({
       store,
-      fleets,
+      // What may not be kept may not be left with others either.
+      fleets: isKept ? fleets : [],
       source,
       digest,
       confirm: () => confirm(source, digest),
@@ -141,7 +144,7 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
       windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / airborne.size),
       expectedSize: async () => (await records.blobs.get(contentKey(source, digest)))?.size,
       fetch: (from) => sources.fetch(from),
-      begin: () => store.begin(),
+      begin: () => (isKept ? store.begin() : Promise.resolve(undefined)),
       onMismatch: () => sources.onMismatch(),
       onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
     });

@@ -1,4 +1,5 @@
 import { accepts, isIndexType } from '../oci/media-types.ts';
+import { attestedDigest, isPlatform } from '../oci/manifest.ts';
 import type { Descriptor, Document, Index } from '../oci/manifest.ts';
 import { fit, fitsButForVersion, formatPlatform } from '../oci/platform.ts';
 import type { Platform, PlatformSet } from '../oci/platform.ts';
@@ -41,15 +42,6 @@ function isImageIndex(index: Index): boolean {
   if (index.artifactType !== undefined) return false;
   if (index.manifests.some((child) => isIndexType(child.mediaType))) return false;
   return offeredPlatforms(index).length > 0;
-}
-
-/** BuildKit files what it says about an image beside it, as a child for `unknown/unknown` that names its subject. */
-function attestedDigest(child: Descriptor): string | undefined {
-  return child.annotations['vnd.docker.reference.digest'];
-}
-
-function isPlatform(platform: Platform | undefined): platform is Platform {
-  return platform !== undefined && platform.os !== 'unknown' && platform.architecture !== 'unknown';
 }
 
 function offeredPlatforms(index: Index): Platform[] {

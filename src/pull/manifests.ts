@@ -1,14 +1,17 @@
-import { baseType, isMediaType } from '../oci/media-types.ts';
-import { parseDocument } from '../oci/manifest.ts';
+import { baseType, isImageConfigType, isMediaType } from '../oci/media-types.ts';
+import { parseDocument, readConfigPlatform } from '../oci/manifest.ts';
 import type { Descriptor, Document } from '../oci/manifest.ts';
 import { NarrowsError, isKind } from '../errors.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
+import { formatPlatform } from '../oci/platform.ts';
 import type { Tag } from '../oci/reference.ts';
 import { contentKey } from '../cache/records.ts';
 import type { NarrowedRecord } from '../cache/records.ts';
 import type { CacheState } from '../cache/tier.ts';
 import type { Source } from '../upstream/registries.ts';
+import type { Blobs } from './blobs.ts';
+import type { Keeping } from './keeping.ts';
 import { narrowIndex } from './narrow.ts';
 import { createOnce } from './once.ts';
 import type { PullParts } from './parts.ts';
@@ -31,13 +34,18 @@ export interface Manifests {
 }
 
 /** Manifests by digest: here, else made again if it was made here, else from the upstream. Never rewritten. */
-export function createManifests({ store, records, rules }: PullParts): Manifests {
+export function createManifests({ store, records, rules }: PullParts, keeping: Keeping, blobs: Blobs): Manifests {
   const fetching = createOnce<HeldManifest | undefined>();
 
   async function openHere(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
     const held = await records.manifests.get(contentKey(source, digest));
     const found = held && (await store.read(digest, rules.maxManifestBytes));
-    return found && { digest, ...found, mediaType: held.mediaType };
+    // Another replica has learnt from it; this one has not.
+    if (found?.state === 'hit-redis' || found?.state === 'hit-s3') {
+      const document = readLeniently({ bytes: found.bytes, contentType: held!.mediaType });
+      if (document) keeping.learn(digest, document);
+    }
+    return found && { digest, ...found, mediaType: held!.mediaType };
   }
 
   async function makeAgain(source: Source, digest: Digest, recipe: NarrowedRecord): Promise<HeldManifest | undefined> {
@@ -66,13 +74,27 @@ export function createManifests({ store, records, rules }: PullParts): Manifests
     document: Document | undefined,
   ): Promise<HeldManifest> {
     const mediaType = document?.mediaType ?? opaqueType(contentType);
+    const held: HeldManifest = { digest, bytes, mediaType, state: 'miss' };
+    if (document) await learn(source, digest, document);
+    if (!keeping.mayKeep(digest)) return held;
     await store.put(digest, bytes);
     await records.blobs.setMany(
       blobsOf(document).map(({ digest: blob, size }) => ({ key: contentKey(source, blob), value: { size } })),
     );
     await records.manifests.set(contentKey(source, digest), { mediaType });
     await records.repositories.set(source.key, true);
-    return { digest, bytes, mediaType, state: 'miss' };
+    return held;
+  }
+
+  /** Where it matters what content is for, an image that no index lists is placed by its config. */
+  async function learn(source: Source, digest: Digest, document: Document): Promise<void> {
+    keeping.learn(digest, document);
+    if (!keeping.isChoosy || document.kind !== 'manifest' || !isImageConfigType(document.config.mediaType)) return;
+    if (!keeping.isUnplaced(digest)) return;
+    await records.blobs.set(contentKey(source, document.config.digest), { size: document.config.size });
+    const config = await blobs.readSmall(source, document.config.digest, rules.maxManifestBytes);
+    const platform = config && readConfigPlatform(config);
+    if (platform) keeping.learnPlatform(digest, formatPlatform(platform));
   }
 
   async function byDigest(source: Source, digest: Digest): Promise<HeldManifest | undefined> {

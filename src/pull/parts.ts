@@ -6,6 +6,7 @@ import type { Platform } from '../oci/platform.ts';
 import type { Registries } from '../upstream/registries.ts';
 import type { PlatformRules } from './choose-platform.ts';
 import type { FlightLimits, Landing } from './flight-options.ts';
+import type { Graph, KeepRules } from './keeping.ts';
 
 /** What a pull is made of; `mirror` puts it together. */
 export interface PullParts {
@@ -14,6 +15,7 @@ export interface PullParts {
   /** Those who download together with this process, the nearest first. */
   readonly fleets: readonly Fleet[];
   readonly registries: Registries;
+  readonly graph: Graph;
   readonly rules: PullRules;
   readonly observer: PullObserver;
   now(): number;
@@ -34,6 +36,7 @@ export interface PullRules {
   /** For the windows of all flights together: one alone has it all, so that a herd reads from memory. */
   readonly maxWindowBytes: number;
   readonly flight: FlightLimits;
+  readonly keep: KeepRules;
 }
 
 /** Told of what an operator wants to count and read about; it must not throw. */

@@ -5,6 +5,7 @@ import type { Source } from '../upstream/registries.ts';
 import { createBlobs } from './blobs.ts';
 import { choosePlatforms } from './choose-platform.ts';
 import type { CallerPlatforms } from './choose-platform.ts';
+import { createKeeping } from './keeping.ts';
 import { createLists } from './lists.ts';
 import type { ListPage } from './lists.ts';
 import { createManifests } from './manifests.ts';
@@ -26,8 +27,9 @@ export interface Pull {
  * (`choose-view` decides), a digest is answered as it is, a blob is read from the nearest tier or a shared download.
  */
 export function createPull(parts: PullParts): Pull {
-  const blobs = createBlobs(parts);
-  const manifests = createManifests(parts);
+  const keeping = createKeeping(parts.graph, parts.rules.keep);
+  const blobs = createBlobs(parts, keeping);
+  const manifests = createManifests(parts, keeping, blobs);
   const tags = createTags(parts, manifests);
   const views = createViews(parts, tags, manifests, blobs);
   const lists = createLists(parts, tags);

@@ -1,7 +1,6 @@
 import { NarrowsError } from '../errors.ts';
-import { parseDocument, readPlatform } from '../oci/manifest.ts';
+import { parseDocument, readConfigPlatform } from '../oci/manifest.ts';
 import type { Descriptor, Index } from '../oci/manifest.ts';
-import { parseJson } from '../oci/json.ts';
 import { isImageConfigType } from '../oci/media-types.ts';
 import { companionTag, parseCompanionTag } from '../oci/reference.ts';
 import type { Tag } from '../oci/reference.ts';
@@ -127,12 +126,4 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
       }
     },
   };
-}
-
-function readConfigPlatform(bytes: Buffer) {
-  try {
-    return readPlatform(parseJson(bytes));
-  } catch {
-    return undefined;
-  }
 }

@@ -28,6 +28,7 @@ export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>
     maxManifestBytes: limits.manifestSize,
     maxFlights: limits.downloads,
     maxWindowBytes: limits.downloadWindows,
+    keep: { platforms: keptPlatforms(config, sets), onOther: config.cache.onOther },
     flight: {
       maxResumes: limits.downloadResumes,
       resumeDelayMs: limits.downloadResumeDelay,
@@ -40,4 +41,9 @@ export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>
 function globOf(pattern: string): RegExp {
   const parts = pattern.split('*').map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, String.raw`\$&`));
   return new RegExp(`^${parts.join('.*')}$`);
+}
+
+/** What may be kept. */
+export function keptPlatforms({ cache }: Config, sets: ReadonlyMap<string, PlatformSet>): PlatformSet {
+  return resolveSet(cache.platforms === 'all' ? 'any' : cache.platforms, sets);
 }

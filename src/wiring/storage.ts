@@ -1,7 +1,5 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createDiskTier } from '../cache/disk.ts';
-import type { DiskTier } from '../cache/disk.ts';
 import { createMemoryTier } from '../cache/memory.ts';
 import { createRecords } from '../cache/records.ts';
 import type { Records } from '../cache/records.ts';
@@ -14,10 +12,11 @@ import { isNews } from '../cache/shared-records.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createWorkerFleet } from '../fleet/worker-fleet.ts';
 import type { Context } from './context.ts';
+import { openDiskParts } from './disk-parts.ts';
+import type { DiskParts } from './disk-parts.ts';
 
 /** What the mirror keeps, and with whom it shares that. */
-export interface Storage {
-  readonly disk: DiskTier;
+export interface Storage extends DiskParts {
   readonly store: TieredStore;
   readonly records: Records;
   readonly fleets: readonly Fleet[];
@@ -26,20 +25,15 @@ export interface Storage {
 /** Opens the tiers and the records as the configuration says. @throws what makes the store of this machine unusable */
 export async function openStorage(context: Context): Promise<Storage> {
   const { config, log, metrics, closers } = context;
-  const { limits, cache } = config;
+  const { cache } = config;
   await mkdir(cache.disk.path, { recursive: true });
-  const disk = await createDiskTier({
-    path: cache.disk.path,
-    maxVerified: limits.verifiedDigests,
-    maxBufferBytes: limits.streamBuffers,
-  });
-  closers.push(() => disk.close());
+  const local = await openDiskParts(context);
   const redis = await openRedisParts(context, () => records.catchUp());
   const records = openRecords(context, redis);
   const far: FarTier[] = redis ? [{ tier: redis.tier, isAwaited: true }] : [];
   const store = createStore({
     memory: createMemoryTier({ maxBytes: cache.memory.maxSize, maxBlobBytes: cache.memory.maxBlobSize }),
-    disk,
+    disk: local.disk,
     far,
     maxMemoryBlobBytes: cache.memory.maxSize > 0 ? cache.memory.maxBlobSize : 0,
     onTrouble(tier, error) {
@@ -50,7 +44,12 @@ export async function openStorage(context: Context): Promise<Storage> {
   });
   closers.push(() => store.close());
   const workers = await openTeam(context);
-  return { disk, store, records, fleets: [workers, redis?.fleet].filter((fleet) => fleet !== undefined) };
+  return {
+    ...local,
+    store,
+    records,
+    fleets: [workers, redis?.fleet].filter((fleet) => fleet !== undefined),
+  };
 }
 
 async function openTeam({ team, config, log, closers }: Context): Promise<Fleet | undefined> {

@@ -1,0 +1,74 @@
+import { join } from 'node:path';
+import { openCatalog } from '../cache/catalog.ts';
+import type { Catalog } from '../cache/catalog.ts';
+import { createDiskTier } from '../cache/disk.ts';
+import type { DiskTier } from '../cache/disk.ts';
+import { createEvictor } from '../cache/evictor.ts';
+import type { Evictor } from '../cache/evictor.ts';
+import { reconcile } from '../cache/reconcile.ts';
+import type { Graph } from '../pull/keeping.ts';
+import type { Context } from './context.ts';
+
+/** The store of this machine, its books, and what keeps it within its bound. */
+export interface DiskParts {
+  readonly disk: DiskTier;
+  readonly catalog: Catalog;
+  readonly evictor: Evictor;
+  /** The part of the catalog that pulls use, where trouble is no more than not knowing. */
+  readonly graph: Graph;
+}
+
+export async function openDiskParts({ config, log, metrics, now, closers }: Context): Promise<DiskParts> {
+  const { path, maxSize } = config.cache.disk;
+  const catalog = openCatalog(join(path, 'catalog.sqlite'), now);
+  closers.push(() => catalog.close());
+  const onTrouble = (error: unknown) => {
+    metrics.tierTrouble('catalog');
+    log.warn({ err: error }, 'the books of the store could not be kept; going on without');
+  };
+  const quietly = <T>(action: () => T, otherwise: T): T => {
+    try {
+      return action();
+    } catch (error) {
+      onTrouble(error);
+      return otherwise;
+    }
+  };
+  const disk = await createDiskTier({
+    path,
+    maxVerified: config.limits.verifiedDigests,
+    maxBufferBytes: config.limits.streamBuffers,
+    books: {
+      adding: (digest, bytes) => quietly(() => catalog.add(digest, bytes), undefined),
+      added: () => evictor.check(),
+      used: (digest) => catalog.used(digest),
+      removed: (digest) => quietly(() => catalog.remove(digest), undefined),
+      full: () => evictor.relieve(),
+    },
+  });
+  closers.push(() => disk.close());
+  const evictor = createEvictor({
+    catalog,
+    disk,
+    maxBytes: maxSize,
+    onEvicted: (bytes) => metrics.evicted('disk', bytes),
+    onFull: (bytes) => log.warn({ bytes, maxBytes: maxSize }, 'pinned content alone is more than cache.disk.maxSize'),
+    onTrouble,
+  });
+  const stopping = new AbortController();
+  const reconciling = reconcile(path, catalog, stopping.signal).then((found) => {
+    if (found > 0) log.info({ blobs: found }, 'found blobs in the store that were not in its books');
+    evictor.check();
+  }, onTrouble);
+  closers.push(async () => {
+    stopping.abort();
+    await reconciling;
+    await evictor.settled();
+  });
+  const graph: Graph = {
+    learn: (parent, links) => quietly(() => catalog.learn(parent, links), undefined),
+    learnPlatform: (image, platform) => quietly(() => catalog.learnPlatform(image, platform), undefined),
+    served: (digest) => quietly(() => catalog.served(digest), { platforms: [], isOpen: true }),
+  };
+  return { disk, catalog, evictor, graph };
+}
