@@ -199,7 +199,9 @@ function connect(options: RedisOptions): Connection {
   };
   switch (place.kind) {
     case 'single': {
-      const client = createClient({ ...common, url: place.url.href });
+      const url = new URL(place.url);
+      if (tls) url.protocol = 'rediss:';
+      const client = createClient({ ...common, url: url.href });
       return {
         ...lifeOf(client),
         send: (_key, args) => client.sendCommand<RedisReply>(args, asBuffers),
