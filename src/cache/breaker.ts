@@ -25,6 +25,8 @@ export interface Breaker {
   readonly isOpen: boolean;
   /** @throws TierAway at once while it is open, and after `stallMs` of silence; else what `action` throws */
   run<T>(action: () => Promise<T>): Promise<T>;
+  /** The same for what takes as long as it takes, and finds out by itself when nothing moves. */
+  pass<T>(action: () => Promise<T>): Promise<T>;
   /** Leaves it alone from now on, until a probe comes through. */
   trip(error: unknown): void;
   close(): void;
@@ -57,6 +59,12 @@ export function createBreaker(options: BreakerOptions): Breaker {
     waiting.clear();
     onChange(error);
     scheduleProbe(retryMs);
+  }
+
+  function judged(error: unknown): unknown {
+    if (error instanceof TierAway || !isAway(error)) return error;
+    trip(error);
+    return new TierAway(name, { cause: error });
   }
 
   function scheduleProbe(waitMs: number): void {
@@ -114,12 +122,19 @@ export function createBreaker(options: BreakerOptions): Breaker {
         acting.catch(() => undefined);
         return await Promise.race([acting, away]);
       } catch (error) {
-        if (error instanceof TierAway || !isAway(error)) throw error;
-        trip(error);
-        throw new TierAway(name, { cause: error });
+        throw judged(error);
       } finally {
         waiting.delete(reject);
         onSign();
+      }
+    },
+
+    async pass(action) {
+      if (isOpen || isClosed) throw new TierAway(name);
+      try {
+        return await action();
+      } catch (error) {
+        throw judged(error);
       }
     },
 

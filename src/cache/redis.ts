@@ -84,11 +84,20 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
     async probe() {
       await Promise.all(all.map((connection) => connection.open()));
       await Promise.all([small.send(undefined, ['PING']), bulk.send(undefined, ['PING'])]);
+      await tryWrite();
       await resubscribe();
     },
     isAway: isAwayError,
     onChange,
   });
+
+  /** A replica answers a PING as well. A full Redis refuses a write, and can be used. */
+  async function tryWrite(): Promise<void> {
+    const key = `${prefix}probe`;
+    await small.send(key, ['SET', key, '', 'PX', '1']).catch((error: unknown) => {
+      if (isAwayError(error)) throw error;
+    });
+  }
 
   async function resubscribe(): Promise<void> {
     for (const [channel, listener] of wanted) {

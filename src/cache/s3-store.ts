@@ -117,7 +117,9 @@ export async function openS3(options: S3Options): Promise<S3Store> {
     },
 
     async put(Key, Body) {
-      await breaker.run(() => client.send(new sdk.PutObjectCommand({ Bucket, Key, Body, ContentLength: Body.length })));
+      await breaker.pass(() =>
+        client.send(new sdk.PutObjectCommand({ Bucket, Key, Body, ContentLength: Body.length })),
+      );
     },
 
     async beginParts(Key) {
@@ -127,12 +129,12 @@ export async function openS3(options: S3Options): Promise<S3Store> {
         async put(Body) {
           const PartNumber = Parts.length + 1;
           const part = { Bucket, Key, UploadId, PartNumber, Body, ContentLength: Body.length };
-          const { ETag } = await breaker.run(() => client.send(new sdk.UploadPartCommand(part)));
+          const { ETag } = await breaker.pass(() => client.send(new sdk.UploadPartCommand(part)));
           Parts.push({ PartNumber, ETag });
         },
         async finish() {
           const upload = { Bucket, Key, UploadId, MultipartUpload: { Parts } };
-          await breaker.run(() => client.send(new sdk.CompleteMultipartUploadCommand(upload)));
+          await breaker.pass(() => client.send(new sdk.CompleteMultipartUploadCommand(upload)));
         },
         async abort() {
           await breaker.run(() => client.send(new sdk.AbortMultipartUploadCommand({ Bucket, Key, UploadId })));
@@ -143,7 +145,7 @@ export async function openS3(options: S3Options): Promise<S3Store> {
     async touch(Key) {
       const CopySource = `${Bucket}/${encodeURI(Key)}`;
       const copy = { Bucket, Key, CopySource, MetadataDirective: 'REPLACE' as const };
-      await breaker.run(() => client.send(new sdk.CopyObjectCommand(copy)));
+      await breaker.pass(() => client.send(new sdk.CopyObjectCommand(copy)));
     },
 
     async delete(keys) {
@@ -184,7 +186,8 @@ function createClient(
     requestHandler: {
       requestTimeout: 0,
       connectionTimeout: stallMs,
-      socketTimeout: 10 * stallMs,
+      // An upload or a body takes its time, but something has to move.
+      socketTimeout: stallMs,
       httpAgent: { maxSockets },
       httpsAgent: { maxSockets },
     },

@@ -12,6 +12,7 @@ import { isNews } from '../cache/shared-records.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createWorkerFleet } from '../fleet/worker-fleet.ts';
 import type { Context } from './context.ts';
+import { openS3Parts } from './s3-parts.ts';
 import { openDiskParts } from './disk-parts.ts';
 import type { DiskParts } from './disk-parts.ts';
 
@@ -30,7 +31,10 @@ export async function openStorage(context: Context): Promise<Storage> {
   const local = await openDiskParts(context);
   const redis = await openRedisParts(context, () => records.catchUp());
   const records = openRecords(context, redis);
-  const far: FarTier[] = redis ? [{ tier: redis.tier, isAwaited: true }] : [];
+  const s3 = await openS3Parts(context);
+  const far: FarTier[] = [];
+  if (redis) far.push({ tier: redis.tier, isAwaited: true });
+  if (s3) far.push({ tier: s3, isAwaited: false });
   const store = createStore({
     memory: createMemoryTier({ maxBytes: cache.memory.maxSize, maxBlobBytes: cache.memory.maxBlobSize }),
     disk: local.disk,
