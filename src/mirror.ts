@@ -9,13 +9,9 @@ import type { Log } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import type { Metrics } from './metrics.ts';
 import type { PlatformSet } from './oci/platform.ts';
-import { createPull } from './pull/pull.ts';
-import { createRegistries } from './upstream/registries.ts';
 import type { Context, Team } from './wiring/context.ts';
-import { observe } from './wiring/observe.ts';
-import { pullRules } from './wiring/pull-rules.ts';
-import { openStorage } from './wiring/storage.ts';
-import { openUpstreams } from './wiring/upstreams.ts';
+import { createAdminApi } from './wiring/admin-api.ts';
+import { openPullWork } from './wiring/pull-parts.ts';
 
 /** A running mirror. */
 export interface Mirror {
@@ -47,30 +43,16 @@ export async function startMirror(
 }
 
 async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
-  const { config, log, metrics, now, closers, team } = context;
+  const { config, log, metrics, closers, team } = context;
   const { limits } = config;
-  const sets = new Map<string, PlatformSet>(
-    Object.entries(config.platforms.sets).map(([name, set]) => [name, resolveSet(set, new Map())]),
-  );
-  const { store, records, fleets, graph } = await openStorage(context);
-  const upstreams = await openUpstreams(config, metrics, now, closers);
-  const pull = createPull({
-    store,
-    records,
-    fleets,
-    graph,
-    registries: createRegistries(upstreams, config.defaultUpstream),
-    rules: pullRules(config, sets),
-    observer: observe(log, metrics.pull),
-    now,
-  });
-
-  closers.push(() => pull.close());
-
+  const work = await openPullWork(context);
+  const { pull, sets } = work;
   let isReady = false;
   // Of several workers, the process that started them answers for all.
   const address = config.admin.address === null || team ? undefined : parseAddress(config.admin.address);
-  const admin = address && (await startAdmin({ ...address, isReady: () => isReady, metrics: metrics.render }));
+  const admin =
+    address &&
+    (await startAdmin({ ...address, isReady: () => isReady, metrics: metrics.render, api: createAdminApi(work) }));
   if (admin) closers.push(admin.stop);
   const edge = await startEdge({
     endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets))),

@@ -84,8 +84,8 @@ void t.test('imports point one way', (t) => {
     admin: { values: ['errors'] },
     metrics: { values: [], types: ['http', 'pull'] },
     wiring: {
-      values: ['cache', 'config', 'config-values', 'fleet', 'pull', 'upstream', 'oci'],
-      types: ['log', 'metrics'],
+      values: ['cache', 'config', 'config-values', 'errors', 'fleet', 'pull', 'upstream', 'oci'],
+      types: ['admin', 'log', 'metrics'],
     },
     mirror: {
       values: [
@@ -102,7 +102,23 @@ void t.test('imports point one way', (t) => {
         'wiring',
       ],
     },
-    cli: { values: ['config', 'config-schema', 'config-values', 'errors', 'log', 'mirror', 'oci'] },
+    cli: {
+      values: [
+        ...[
+          'admin',
+          'cache',
+          'config',
+          'config-schema',
+          'config-values',
+          'errors',
+          'fleet',
+          'log',
+          'metrics',
+          'mirror',
+        ],
+        ...['oci', 'pull', 'wiring'],
+      ],
+    },
     main: { values: ['cli'] },
   };
   // Pure helpers over the Blob port; everything else of the cache is wired in.
@@ -154,6 +170,8 @@ void t.test('one library, one home', (t) => {
     'node:http': /^src\/(http|admin)\//,
     'node:fs': /^src\/(cache|cli)\//,
     'node:fs/promises': /^src\/(cache\/|cli\/|wiring\/|mirror\.ts|upstream\/credentials\.ts)/,
+    '@aws-sdk/client-s3': /^src\/cache\/s3-store\.ts$/,
+    'node:cluster': /^src\/cli\/(workers|worker-link)\.ts$/,
     'node:child_process': /^src\/upstream\/credentials\.ts$/,
   };
   for (const { from, to, isType } of imports) {
@@ -202,6 +220,22 @@ void t.test('every source file has its test', (t) => {
     'src/cli/io.ts': 'test/integration/serve.test.ts',
     'src/cli/program.ts': 'test/integration/serve.test.ts',
     'src/cli/serve.ts': 'test/integration/serve.test.ts',
+    'src/cli/start-failure.ts': 'test/integration/serve.test.ts',
+    'src/cli/workbench.ts': 'test/cli/inspect.test.ts',
+    'src/cli/worker-link.ts': 'test/integration/workers.test.ts',
+    'src/cli/workers.ts': 'test/integration/workers.test.ts',
+    'src/fleet/fleet.ts': 'test/fleet/redis-fleet.test.ts',
+    'src/wiring/admin-api.ts': 'test/admin/server.test.ts',
+    'src/wiring/context.ts': 'test/pull/pull.test.ts',
+    'src/wiring/disk-parts.ts': 'test/integration/bounds.test.ts',
+    'src/wiring/observe.ts': 'test/pull/views.test.ts',
+    'src/wiring/pull-parts.ts': 'test/pull/pull.test.ts',
+    'src/wiring/pull-rules.ts': 'test/pull/pull.test.ts',
+    'src/wiring/redis-parts.ts': 'test/integration/fleet.test.ts',
+    'src/wiring/s3-parts.ts': 'test/integration/s3.test.ts',
+    'src/wiring/storage.ts': 'test/integration/bounds.test.ts',
+    'src/wiring/upstreams.ts': 'test/pull/pull.test.ts',
+    'src/config-values.ts': 'test/config.test.ts',
   };
   for (const path of sources) {
     const test = through[path] ?? path.replace(/^src/, 'test').replace(/\.ts$/, '.test.ts');

@@ -1,5 +1,6 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { NarrowsError } from '../errors.ts';
 
 export interface AdminOptions {
   readonly host: string;
@@ -7,6 +8,15 @@ export interface AdminOptions {
   /** May new work be sent here? */
   isReady(): boolean;
   metrics(): Promise<{ text: string; contentType: string }>;
+  readonly api: AdminApi;
+}
+
+/** What can be asked in JSON. Throws are told: a NarrowsError with its status and sentence, everything else as a 500. */
+export interface AdminApi {
+  /** How much of an image is here, by platform. */
+  inspect(image: string, platforms: readonly string[]): Promise<unknown>;
+  /** Tags that are known here, in the order of their names, with the digest that each last meant. */
+  images(after: string | undefined, count: number): Promise<unknown>;
 }
 
 export interface Admin {
@@ -14,28 +24,26 @@ export interface Admin {
   stop(): Promise<void>;
 }
 
+interface Answer {
+  readonly status: number;
+  readonly text: string;
+  readonly contentType?: string;
+}
+
+const maxPage = 1000;
+const usage = 'There is: /healthz /readyz /metrics /api/images /api/inspect?image=…&platform=…\n';
+
 /** The listener for operators and probes, apart from the clients'. */
 export async function startAdmin(options: AdminOptions): Promise<Admin> {
   const server = createServer((request, response) => {
-    const answer = (status: number, text: string, contentType = 'text/plain; charset=utf-8') => {
+    const send = ({ status, text, contentType = 'text/plain; charset=utf-8' }: Answer) => {
       response.writeHead(status, { 'content-type': contentType, 'cache-control': 'no-store' });
       response.end(text);
     };
-    if (request.method !== 'GET' && request.method !== 'HEAD') return answer(405, 'This address is read from.\n');
-    switch (request.url) {
-      case '/healthz':
-        return answer(200, 'ok\n');
-      case '/readyz':
-        return options.isReady() ? answer(200, 'ready\n') : answer(503, 'stopping\n');
-      case '/metrics':
-        options.metrics().then(
-          ({ text, contentType }) => answer(200, text, contentType),
-          () => answer(500, 'The metrics could not be read.\n'),
-        );
-        return;
-      default:
-        return answer(404, 'There is: /healthz /readyz /metrics\n');
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      return send({ status: 405, text: 'This address is read from.\n' });
     }
+    answer(options, request.url ?? '/').then(send, (error: unknown) => send(refusal(error)));
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -49,4 +57,41 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
         server.closeAllConnections();
       }),
   };
+}
+
+async function answer({ isReady, metrics, api }: AdminOptions, target: string): Promise<Answer> {
+  if (!URL.canParse(target, 'http://admin')) return { status: 400, text: usage };
+  const { pathname, searchParams } = new URL(target, 'http://admin');
+  switch (pathname) {
+    case '/healthz':
+      return { status: 200, text: 'ok\n' };
+    case '/readyz':
+      return isReady() ? { status: 200, text: 'ready\n' } : { status: 503, text: 'stopping\n' };
+    case '/metrics':
+      return { status: 200, ...(await metrics()) };
+    case '/api/images':
+      return json(await api.images(searchParams.get('after') ?? undefined, pageSize(searchParams.get('n'))));
+    case '/api/inspect': {
+      const image = searchParams.get('image');
+      if (image !== null) return json(await api.inspect(image, searchParams.getAll('platform')));
+      throw new NarrowsError('queryInvalid', 'Say which image: /api/inspect?image=docker.io/library/alpine:3.20.');
+    }
+    default:
+      return { status: 404, text: usage };
+  }
+}
+
+function pageSize(text: string | null): number {
+  const wanted = Number(text ?? maxPage);
+  if (Number.isInteger(wanted) && wanted > 0) return Math.min(wanted, maxPage);
+  throw new NarrowsError('queryInvalid', 'n is a number of at least 1.');
+}
+
+function json(value: unknown, status = 200): Answer {
+  return { status, text: `${JSON.stringify(value, undefined, 2)}\n`, contentType: 'application/json' };
+}
+
+function refusal(error: unknown): Answer {
+  if (error instanceof NarrowsError) return json({ error: { code: error.code, message: error.message } }, error.status);
+  return json({ error: { code: 'UNKNOWN', message: 'This could not be answered; the log says why.' } }, 500);
 }

@@ -42,6 +42,10 @@ export interface Catalog {
   totalBytes(): number;
   /** The least recently used that is not pinned, in that order. */
   oldest(count: number): Entry[];
+  /** Everything, the least recently used first. */
+  byUse(): Iterable<Entry>;
+  /** What is pinned, and what hangs on it. */
+  pinned(): Set<Digest>;
   /** All of it, page by page in the order of digests. */
   entries(after: string, count: number): Entry[];
   learn(parent: Digest, links: readonly Link[]): void;
@@ -103,6 +107,10 @@ export function openCatalog(path: string, now: () => number): Catalog {
   const oldest = sql(`
     ${keptDigests} SELECT digest, bytes FROM content WHERE digest NOT IN (SELECT digest FROM kept) ORDER BY used LIMIT ?1
   `);
+  const nextUsed = sql(
+    'SELECT digest, bytes, used FROM content WHERE (used, digest) > (?1, ?2) ORDER BY used, digest LIMIT 1000',
+  );
+  const kept = sql(`${keptDigests} SELECT digest FROM kept`);
   const page = sql('SELECT digest, bytes FROM content WHERE digest > ?1 ORDER BY digest LIMIT ?2');
   const link = sql('INSERT OR IGNORE INTO links (parent, child, platform) VALUES (?1, ?2, ?3)');
   const prune = sql(`
@@ -151,11 +159,6 @@ export function openCatalog(path: string, now: () => number): Catalog {
     marks.clear();
   }
 
-  const entriesOf = (rows: readonly Record<string, unknown>[]): Entry[] =>
-    rows.flatMap(({ digest, bytes }) =>
-      isDigest(String(digest)) ? [{ digest: digest as Digest, bytes: Number(bytes) }] : [],
-    );
-
   return {
     add: (digest, bytes) => void add.run(digest, bytes, now()),
     used(digest) {
@@ -174,6 +177,16 @@ export function openCatalog(path: string, now: () => number): Catalog {
       flush();
       return entriesOf(oldest.all(count));
     },
+    *byUse() {
+      flush();
+      // In pages: what goes meanwhile must not be in the way of a statement that is still open.
+      let [used, digest] = [-1, ''];
+      for (let rows; (rows = nextUsed.all(used, digest)).length > 0;) {
+        for (const row of rows) [used, digest] = [Number(row['used']), String(row['digest'])];
+        yield* entriesOf(rows);
+      }
+    },
+    pinned: () => new Set(kept.all().map(({ digest }) => digest as Digest)),
     entries: (after, count) => entriesOf(page.all(after, count)),
     learn(parent, links) {
       if (links.length === 0 || isKnown.get(parent)) return;
@@ -204,4 +217,11 @@ export function openCatalog(path: string, now: () => number): Catalog {
       }
     },
   };
+}
+
+/** What something else wrote is none. */
+function entriesOf(rows: readonly Record<string, unknown>[]): Entry[] {
+  return rows.flatMap(({ digest, bytes }) =>
+    isDigest(String(digest)) ? [{ digest: digest as Digest, bytes: Number(bytes) }] : [],
+  );
 }

@@ -75,7 +75,6 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
   const messages = connect(options);
   const all = [small, bulk, messages];
   const wanted = new Map<string, (message: string) => void>();
-  const subscribed = new Set<string>();
   const breaker: Breaker = createBreaker({
     name: 'redis',
     stallMs,
@@ -99,12 +98,9 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
     });
   }
 
+  /** Where it is subscribed to already, nothing happens. */
   async function resubscribe(): Promise<void> {
-    for (const [channel, listener] of wanted) {
-      if (subscribed.has(channel)) continue;
-      await messages.subscribe(channel, listener);
-      subscribed.add(channel);
-    }
+    for (const [channel, listener] of wanted) await messages.subscribe(channel, listener);
   }
 
   function through(connection: Connection, key: string | undefined, args: readonly Argument[]): Promise<RedisReply> {
@@ -180,6 +176,7 @@ interface Connection {
   readonly client: unknown;
   /** What it last failed with. */
   trouble(): Error | undefined;
+  /** Anew, unless that was just done: it may be dead without saying so, or stuck on a server that is gone. */
   open(): Promise<void>;
   send(key: string | undefined, args: readonly Argument[]): Promise<RedisReply>;
   subscribe(channel: string, listener: (message: string) => void): Promise<void>;
@@ -190,10 +187,11 @@ const asBuffers = { typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } } as const
 
 function connect(options: RedisOptions): Connection {
   const { place, username, password, connectMs, stallMs, maxQueue, tls } = options;
+  // A connection that is dead without saying so is found out by the pings below.
+  const socketTimeout = Math.max(20_000, 4 * stallMs);
   const socket = {
     connectTimeout: connectMs,
-    // A connection that is dead without saying so is found out by the pings below.
-    socketTimeout: Math.max(20_000, 4 * stallMs),
+    socketTimeout,
     reconnectStrategy: (tries: number) => Math.min(50 * 2 ** tries, 2000),
     ...(tls && { tls: true as const, ...(tls.ca !== undefined && { ca: tls.ca }) }),
   };
@@ -212,24 +210,28 @@ function connect(options: RedisOptions): Connection {
       if (tls) url.protocol = 'rediss:';
       const client = createClient({ ...common, url: url.href });
       return {
-        ...lifeOf(client),
+        ...lifeOf(client, connectMs),
         send: (_key, args) => client.sendCommand<RedisReply>(args, asBuffers),
-        subscribe: async (channel, listener) => void (await client.subscribe(channel, listener)),
+        subscribe: async (channel, listener) => {
+          await client.subscribe(channel, listener);
+        },
       };
     }
     case 'sentinel': {
       const client = createSentinel({
         name: place.master,
         sentinelRootNodes: place.nodes.map(({ host, port }) => ({ host, port })),
-        nodeClientOptions: common,
-        sentinelClientOptions: { socket: { connectTimeout: connectMs } },
+        nodeClientOptions: { ...common, socket: { ...socket, reconnectStrategy: giveUpSoon } },
+        sentinelClientOptions: { pingInterval: 5000, socket: { connectTimeout: connectMs, socketTimeout } },
         scanInterval: 1000,
         passthroughClientErrorEvents: true,
       });
       return {
-        ...lifeOf(client),
+        ...lifeOf(client, connectMs),
         send: (_key, args) => client.sendCommand<RedisReply>(false, [...args], asBuffers),
-        subscribe: async (channel, listener) => void (await client.subscribe(channel, listener)),
+        subscribe: async (channel, listener) => {
+          await client.subscribe(channel, listener);
+        },
       };
     }
     case 'cluster': {
@@ -238,14 +240,24 @@ function connect(options: RedisOptions): Connection {
         defaults: common,
       });
       return {
-        ...lifeOf(client),
+        ...lifeOf(client, connectMs),
         send: (key, args) => client.sendCommand<RedisReply>(key, false, [...args], asBuffers),
-        subscribe: async (channel, listener) => void (await client.subscribe(channel, listener)),
+        subscribe: async (channel, listener) => {
+          await client.subscribe(channel, listener);
+        },
       };
     }
     default:
       return place satisfies never;
   }
+}
+
+/**
+ * A client of sentinels waits for the server that they named, and asks them again only when that cannot be reached.
+ * This message is the one that it does not print.
+ */
+function giveUpSoon(tries: number): number | Error {
+  return tries < 3 ? 50 * 2 ** tries : new Error('no valid master node');
 }
 
 interface Life {
@@ -255,17 +267,25 @@ interface Life {
   destroy(): unknown;
 }
 
-function lifeOf(client: Life): Pick<Connection, 'client' | 'trouble' | 'open' | 'close'> {
+function lifeOf(client: Life, connectMs: number): Pick<Connection, 'client' | 'trouble' | 'open' | 'close'> {
+  let openedMs = -Infinity;
   let trouble: Error | undefined;
   // Told by the commands that fail of it; without a listener it would end the program.
   client.on('error', (error) => (trouble = asError(error)));
   let opening: Promise<unknown> | undefined;
+
+  async function reopen(): Promise<void> {
+    if (client.isOpen) await client.destroy();
+    await client.connect();
+    openedMs = performance.now();
+  }
+
   return {
     client,
     trouble: () => trouble,
     async open() {
-      if (client.isOpen && !opening) return;
-      opening ??= client.connect().finally(() => (opening = undefined));
+      if (!opening && performance.now() - openedMs < connectMs) return;
+      opening ??= reopen().finally(() => (opening = undefined));
       await opening;
     },
     async close() {

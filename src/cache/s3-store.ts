@@ -1,4 +1,4 @@
-import type { S3Client } from '@aws-sdk/client-s3';
+import type * as S3Module from '@aws-sdk/client-s3';
 import type { Readable } from 'node:stream';
 import { createBreaker } from './breaker.ts';
 
@@ -44,7 +44,7 @@ export interface S3Parts {
   abort(): Promise<void>;
 }
 
-type Sdk = typeof import('@aws-sdk/client-s3');
+type Sdk = typeof S3Module;
 
 /** The SDK is no part of narrows: it weighs as much as everything else together. */
 async function loadSdk(): Promise<Sdk> {
@@ -172,7 +172,7 @@ export async function openS3(options: S3Options): Promise<S3Store> {
 function createClient(
   sdk: Sdk,
   { endpoint, region, pathStyle, credentials, maxSockets, stallMs }: S3Options,
-): S3Client {
+): S3Module.S3Client {
   return new sdk.S3Client({
     region,
     forcePathStyle: pathStyle,

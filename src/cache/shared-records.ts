@@ -111,7 +111,7 @@ export function createSharedSpace<T>(options: SharedSpaceOptions<T>): SharedSpac
     },
 
     async catchUp() {
-      for (const key of [...untold.keys()]) {
+      for (const key of Array.from(untold.keys())) {
         const value = await getOwn(key);
         await tell([key], () => (value === undefined ? all.delete(key) : all.set(key, value, shared.ttlMs)));
         if (untold.has(key)) return;

@@ -69,6 +69,8 @@ export interface Store {
   open(digest: Digest): Promise<Blob | undefined>;
   /** @param bytes verified by the caller */
   put(digest: Digest, bytes: Buffer): Promise<void>;
+  /** Which tier has it; nothing is read. */
+  locate(digest: Digest): Promise<TierName | undefined>;
   /** The whole of what is small, verified, from any tier; undefined for one of more than `maxBytes` as well. */
   read(digest: Digest, maxBytes: number): Promise<{ bytes: Buffer; state: CacheState } | undefined>;
   /** Undefined when no tier can take it. */

@@ -68,28 +68,21 @@ export function createStore(options: TiersOptions): TieredStore {
     return undefined;
   }
 
-  async function readFar(tier: Tier, digest: Digest, maxBytes: number): Promise<Buffer | undefined> {
-    const blob = await tier.open(digest);
-    if (!blob) return undefined;
-    if (blob.size > maxBytes) return blob.close().then(() => undefined);
-    const bytes = await readAll({
-      size: blob.size,
-      read: blob.read,
-      close: blob.close,
-      state: blob.state,
-      verified: undefined,
-    });
-    if (matches(bytes, digest)) return bytes;
-    await tier.delete(digest);
-    throw new Error(`${tier.name} holds other content than that of ${digest}`);
-  }
-
   async function keepNear(digest: Digest, bytes: Buffer): Promise<void> {
     for (const tier of [memory, disk]) await attempt(tier, () => tier.put(digest, bytesBlob(bytes, 'miss')));
   }
 
   return {
     open,
+
+    async locate(digest) {
+      for (const tier of [memory, disk, ...far.map((one) => one.tier)]) {
+        const blob = await attempt(tier, () => tier.open(digest));
+        await blob?.close();
+        if (blob) return tier.name;
+      }
+      return undefined;
+    },
 
     async read(digest, maxBytes) {
       const near = await open(digest);
@@ -126,4 +119,21 @@ export function createStore(options: TiersOptions): TieredStore {
 
     close: () => spreader.close(),
   };
+}
+
+/** The whole of what is small, which is verified before anyone gets it; other content than it should be goes. */
+async function readFar(tier: Tier, digest: Digest, maxBytes: number): Promise<Buffer | undefined> {
+  const blob = await tier.open(digest);
+  if (!blob) return undefined;
+  if (blob.size > maxBytes) return blob.close().then(() => undefined);
+  const bytes = await readAll({
+    size: blob.size,
+    read: blob.read,
+    close: blob.close,
+    state: blob.state,
+    verified: undefined,
+  });
+  if (matches(bytes, digest)) return bytes;
+  await tier.delete(digest);
+  throw new Error(`${tier.name} holds other content than that of ${digest}`);
 }

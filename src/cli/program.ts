@@ -2,9 +2,12 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { clientCommand } from './client.ts';
 import { configCommand } from './config-command.ts';
+import { gcCommand } from './gc.ts';
+import { inspectCommand } from './inspect.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { serveCommand } from './serve.ts';
+import { verifyCommand } from './verify.ts';
 
 /** Runs a command line, without the program's own name. @returns the exit code: 0 done, 1 did not hold, 2 wrong use */
 export async function run(args: readonly string[], io: Io): Promise<0 | 1 | 2> {
@@ -13,7 +16,15 @@ export async function run(args: readonly string[], io: Io): Promise<0 | 1 | 2> {
     .version(
       (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version,
     );
-  for (const command of [serveCommand(io), clientCommand(io), configCommand(io)]) program.addCommand(command);
+  for (const command of [
+    serveCommand(io),
+    inspectCommand(io),
+    gcCommand(io),
+    verifyCommand(io),
+    clientCommand(io),
+    configCommand(io),
+  ])
+    program.addCommand(command);
   for (const command of [program, ...program.commands]) {
     command
       .exitOverride()

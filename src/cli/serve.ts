@@ -8,6 +8,7 @@ import type { Config } from '../config.ts';
 import { parseAddress } from '../config-values.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
+import { startFailure } from './start-failure.ts';
 import { loadConfig } from './load-config.ts';
 import { connectWorker } from './worker-link.ts';
 import type { WorkerLink } from './worker-link.ts';
@@ -116,7 +117,7 @@ async function start(config: Config, log: Log): Promise<Serving> {
   try {
     return await startWorkers(config.workers, config, log);
   } catch (error) {
-    throw new CommandError(1, startFailure(error as SystemError, resolve(config.cache.disk.path)), { cause: error });
+    throw new CommandError(1, startFailure(error as Error, resolve(config.cache.disk.path)), { cause: error });
   }
 }
 
@@ -124,22 +125,8 @@ async function startOne(config: Config, log: Log, link?: WorkerLink): Promise<Mi
   try {
     return await startMirror(config, log, Date.now, link);
   } catch (error) {
-    throw new CommandError(1, startFailure(error as SystemError, resolve(config.cache.disk.path)), { cause: error });
+    throw new CommandError(1, startFailure(error as Error, resolve(config.cache.disk.path)), { cause: error });
   }
-}
-
-type SystemError = NodeJS.ErrnoException & { address?: string; port?: number };
-
-/** What to do about it, in one sentence. */
-function startFailure({ code, syscall, address, port, message }: SystemError, store: string): string {
-  if (syscall === 'listen') {
-    const reason = code === 'EADDRINUSE' ? 'is taken' : `cannot be listened at (${code})`;
-    return `${address}:${port} ${reason}; choose another address with --listen or --admin.`;
-  }
-  if (syscall !== undefined || code === 'ERR_SQLITE_ERROR') {
-    return `The store ${store} cannot be used (${code ?? message}); choose another folder with --store or cache.disk.path.`;
-  }
-  return `Cannot start: ${message}`;
 }
 
 function placeOf(address: string, port: number, isTls: boolean): string {

@@ -42,20 +42,20 @@ export function connectWorker(env: Io['env']): WorkerLink | undefined {
 function linkOf(worker: Worker, place: string): WorkerLink {
   const seats = new Map<number, (place: string | undefined) => void>();
   let questions = 0;
-  let stop = () => undefined as void;
-  let metrics: () => Promise<MetricsJson> = () => Promise.resolve([]);
+  let stop: (() => void) | undefined;
+  let metrics: (() => Promise<MetricsJson>) | undefined;
   const tell = (message: FromWorker) => void (worker.isConnected() && worker.send(message));
 
   worker.on('message', (message: ToWorker) => {
     if (message.kind === 'seat') seats.get(message.id)?.(message.place);
-    else if (message.kind === 'stop') stop();
+    else if (message.kind === 'stop') stop?.();
     else if (message.kind === 'metrics') {
       const { id } = message;
-      void metrics().then((found) => tell({ kind: 'metrics', id, metrics: found }));
+      void metrics?.().then((found) => tell({ kind: 'metrics', id, metrics: found }));
     }
   });
   // Without those who coordinate there is no one machine any more.
-  worker.on('disconnect', () => stop());
+  worker.on('disconnect', () => stop?.());
 
   return {
     place,

@@ -8,8 +8,10 @@ import { parseAddress } from '../config-values.ts';
 import type { Config } from '../config.ts';
 import { createCoordinator } from '../fleet/coordinator.ts';
 import type { Log } from '../log.ts';
-import { joinMetrics } from '../metrics.ts';
+import { createMetrics, joinMetrics } from '../metrics.ts';
 import type { MetricsJson } from '../metrics.ts';
+import { createAdminApi } from '../wiring/admin-api.ts';
+import { openPullWork } from '../wiring/pull-parts.ts';
 import { workerVariable } from './worker-link.ts';
 import type { FromWorker, ToWorker } from './worker-link.ts';
 
@@ -37,6 +39,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
   let deaths: number[] = [];
   let isStopping = false;
   let questions = 0;
+  const closers: (() => unknown)[] = [];
 
   function startOne(): void {
     const worker = cluster.fork({ [workerVariable]: folder });
@@ -108,11 +111,12 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     await Promise.all(
       all.map((worker) => {
         const exit = new Promise((resolve) => worker.once('exit', resolve));
-        if (!worker.isConnected()) return worker.process.exitCode === null && !worker.isDead() ? exit : undefined;
-        worker.send({ kind: 'stop' } satisfies ToWorker);
+        if (worker.isDead()) return Promise.resolve();
+        if (worker.isConnected()) worker.send({ kind: 'stop' } satisfies ToWorker);
         return exit;
       }),
     );
+    for (const close of closers.splice(0).toReversed()) await close();
     await rm(folder, { recursive: true, force: true });
   }
 
@@ -121,8 +125,11 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     const ports = await ready.promise;
     const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
     const isReady = () => !isStopping && serving.size > 0;
-    const admin = address && (await startAdmin({ ...address, isReady, metrics }));
-    return { ports, adminPort: admin?.port, failed, stop: () => stop().then(() => admin?.stop()) };
+    const context = { config, log, metrics: createMetrics(), now: Date.now, closers };
+    const admin =
+      address && (await startAdmin({ ...address, isReady, metrics, api: createAdminApi(await openPullWork(context)) }));
+    if (admin) closers.push(admin.stop);
+    return { ports, adminPort: admin?.port, failed, stop };
   } catch (error) {
     await stop();
     throw error;

@@ -149,8 +149,8 @@ function createFollower(redis: Redis, keys: FlightKeys, lease: Lease, news: News
       const next = news.next(keys.growing);
       const { holder, growing, whole } = await lease.look();
       if (whole?.generation === copy.generation) return chunkCount(copy.size);
-      const chunks = growing?.copy.generation === copy.generation ? growing.chunks : 0;
-      if (chunks > index) return chunks;
+      const count = growing?.copy.generation === copy.generation ? growing.chunks : 0;
+      if (count > index) return count;
       const isOther = growing !== undefined && growing.copy.generation !== copy.generation;
       if (!holder || isOther) throw new Error('the replica that downloads it has gone');
       await next;

@@ -161,7 +161,7 @@ async function readHead(socket: Socket): Promise<{ head: unknown; rest: Buffer }
     try {
       resolve({ head: JSON.parse(read.subarray(0, end).toString()), rest: read.subarray(end + 1) });
     } catch (error) {
-      reject(error as Error);
+      reject(error);
     }
   };
   socket.on('data', onData);
@@ -173,7 +173,7 @@ async function* readBody(socket: Socket, rest: Buffer, bytes: number): AsyncGene
   let left = bytes - rest.length;
   if (rest.length > 0) yield rest;
   if (left > 0) {
-    for await (const chunk of socket as AsyncIterable<Buffer>) {
+    for await (const chunk of socket) {
       left -= chunk.length;
       yield chunk;
       if (left <= 0) break;

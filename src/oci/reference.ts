@@ -69,3 +69,20 @@ export function companionTag(subject: Digest, suffix: string): Tag {
   const [algorithm = '', hex = ''] = subject.split(':');
   return `${algorithm}-${hex.slice(0, 64)}${suffix}` as Tag;
 }
+
+/** An image as people write it, read into its parts: `nginx`, `ghcr.io/org/app:1`, `quay.io/org/app@sha256:…`. */
+export interface ImageName {
+  /** The registry first, where one is written. */
+  readonly name: RepositoryName;
+  readonly reference: Reference;
+}
+
+/** @throws NarrowsError nameInvalid, digestInvalid, manifestUnknown */
+export function parseImageName(text: string): ImageName {
+  const [named = '', digest] = text.split('@', 2);
+  const colon = named.indexOf(':', named.lastIndexOf('/') + 1);
+  const name = parseRepositoryName(colon < 0 ? named : named.slice(0, colon));
+  // With both, the digest decides, as it does for container engines.
+  if (digest !== undefined) return { name, reference: { kind: 'digest', digest: parseDigest(digest) } };
+  return { name, reference: parseReference(colon < 0 ? 'latest' : named.slice(colon + 1)) };
+}

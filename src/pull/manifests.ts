@@ -39,13 +39,15 @@ export function createManifests({ store, records, rules }: PullParts, keeping: K
 
   async function openHere(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
     const held = await records.manifests.get(contentKey(source, digest));
-    const found = held && (await store.read(digest, rules.maxManifestBytes));
+    if (!held) return undefined;
+    const found = await store.read(digest, rules.maxManifestBytes);
+    if (!found) return undefined;
     // Another replica has learnt from it; this one has not.
-    if (found?.state === 'hit-redis' || found?.state === 'hit-s3') {
-      const document = readLeniently({ bytes: found.bytes, contentType: held!.mediaType });
+    if (found.state === 'hit-redis' || found.state === 'hit-s3') {
+      const document = readLeniently({ bytes: found.bytes, contentType: held.mediaType });
       if (document) keeping.learn(digest, document);
     }
-    return found && { digest, ...found, mediaType: held!.mediaType };
+    return { digest, ...found, mediaType: held.mediaType };
   }
 
   async function makeAgain(source: Source, digest: Digest, recipe: NarrowedRecord): Promise<HeldManifest | undefined> {

@@ -1,10 +1,17 @@
+import { pieces } from '../cache/bytes.ts';
+import { contentKey } from '../cache/records.ts';
 import { NarrowsError } from '../errors.ts';
+import type { Digest } from '../oci/digest.ts';
 import { formatPlatformSet } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
+import { parseRepositoryName } from '../oci/reference.ts';
+import type { ImageName } from '../oci/reference.ts';
 import type { Source } from '../upstream/registries.ts';
 import { createBlobs } from './blobs.ts';
 import { choosePlatforms } from './choose-platform.ts';
 import type { CallerPlatforms } from './choose-platform.ts';
+import { createInspector } from './inspect.ts';
+import type { Inspection } from './inspect.ts';
 import { createKeeping } from './keeping.ts';
 import { createLists } from './lists.ts';
 import type { ListPage } from './lists.ts';
@@ -18,6 +25,10 @@ import type { Viewed } from './views.ts';
 
 export interface Pull {
   (request: PullRequest): Promise<Reply>;
+  /** How much of an image is here. @throws NarrowsError */
+  inspect(image: ImageName, wanted: PlatformSet): Promise<Inspection>;
+  /** Fetches a blob or manifest that a repository is known to have, to be kept; false where that cannot be done. */
+  obtain(repositoryKey: string, digest: Digest): Promise<boolean>;
   /** Ends what runs in the background. */
   close(): Promise<void>;
 }
@@ -34,7 +45,34 @@ export function createPull(parts: PullParts): Pull {
   const views = createViews(parts, tags, manifests, blobs);
   const lists = createLists(parts, tags);
 
-  return Object.assign(pull, { close: () => blobs.close() });
+  const inspector = createInspector(parts, tags, manifests);
+
+  return Object.assign(pull, {
+    inspect: ({ name, reference }: ImageName, wanted: PlatformSet) =>
+      inspector.inspect(parts.registries.find(name, undefined, undefined), reference, wanted),
+    obtain,
+    close: () => blobs.close(),
+  });
+
+  async function obtain(repositoryKey: string, digest: Digest): Promise<boolean> {
+    try {
+      const source = parts.registries.find(parseRepositoryName(repositoryKey), undefined, undefined);
+      if (await parts.records.manifests.get(contentKey(source, digest))) {
+        return (await manifests.byDigest(source, digest)) !== undefined;
+      }
+      const blob = await blobs.open(source, digest);
+      try {
+        for await (const _ of pieces(blob));
+        await blob.verified;
+      } finally {
+        await blob.close();
+      }
+      return true;
+    } catch (error) {
+      parts.observer.trouble(`fetching ${digest} again`, error);
+      return false;
+    }
+  }
 
   async function pull(request: PullRequest): Promise<Reply> {
     const { route } = request;

@@ -16,6 +16,8 @@ export interface DiskParts {
   readonly evictor: Evictor;
   /** The part of the catalog that pulls use, where trouble is no more than not knowing. */
   readonly graph: Graph;
+  /** Resolves when what lay in the store and in no books is in them. */
+  readonly reconciled: Promise<void>;
 }
 
 export async function openDiskParts({ config, log, metrics, now, closers }: Context): Promise<DiskParts> {
@@ -56,19 +58,22 @@ export async function openDiskParts({ config, log, metrics, now, closers }: Cont
     onTrouble,
   });
   const stopping = new AbortController();
-  const reconciling = reconcile(path, catalog, stopping.signal).then((found) => {
-    if (found > 0) log.info({ blobs: found }, 'found blobs in the store that were not in its books');
-    evictor.check();
-  }, onTrouble);
+  const reconciling = takeStock().catch(onTrouble);
   closers.push(async () => {
     stopping.abort();
     await reconciling;
     await evictor.settled();
   });
+  async function takeStock(): Promise<void> {
+    const found = await reconcile(path, catalog, stopping.signal);
+    if (found > 0) log.info({ blobs: found }, 'found blobs in the store that were not in its books');
+    evictor.check();
+  }
+
   const graph: Graph = {
     learn: (parent, links) => quietly(() => catalog.learn(parent, links), undefined),
     learnPlatform: (image, platform) => quietly(() => catalog.learnPlatform(image, platform), undefined),
     served: (digest) => quietly(() => catalog.served(digest), { platforms: [], isOpen: true }),
   };
-  return { disk, catalog, evictor, graph };
+  return { disk, catalog, evictor, graph, reconciled: reconciling };
 }

@@ -28,7 +28,7 @@ export interface RedisParts {
  */
 export async function openRedisParts(
   { config, log, metrics, now, closers }: Context,
-  onBack: () => Promise<void>,
+  onBack: () => void,
 ): Promise<RedisParts | undefined> {
   const settings = config.cache.redis;
   const place = placeOf(settings);
@@ -45,7 +45,7 @@ export async function openRedisParts(
       if (error !== undefined)
         return log.warn({ tier: 'redis', err: error }, 'Redis is in trouble; going on without it');
       log.info({ tier: 'redis' }, 'Redis answers and is used again');
-      onBack().catch((failure: unknown) => log.warn({ err: failure }, 'what was learnt without Redis stays here'));
+      onBack();
     },
   });
   closers.push(() => redis.close());

@@ -46,8 +46,7 @@ export async function openS3Parts({ config, log, metrics, now, closers }: Contex
   let sweeping: Promise<unknown> | undefined;
   const sweep = () => {
     putBytes = 0;
-    const onEvicted = (bytes: number) => metrics.evicted('s3', bytes);
-    sweeping ??= sweepS3({ s3, prefix, maxBytes: maxSize, onEvicted })
+    sweeping ??= sweepS3({ s3, prefix, maxBytes: maxSize, onEvicted: (bytes) => metrics.evicted('s3', bytes) })
       .catch(onTrouble)
       .finally(() => (sweeping = undefined));
   };

@@ -29,7 +29,10 @@ export async function openStorage(context: Context): Promise<Storage> {
   const { cache } = config;
   await mkdir(cache.disk.path, { recursive: true });
   const local = await openDiskParts(context);
-  const redis = await openRedisParts(context, () => records.catchUp());
+  const redis = await openRedisParts(context, () => {
+    // It goes on with what fails now when Redis is back the next time.
+    records.catchUp().catch(() => undefined);
+  });
   const records = openRecords(context, redis);
   const s3 = await openS3Parts(context);
   const far: FarTier[] = [];

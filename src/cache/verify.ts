@@ -1,0 +1,50 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Digest } from '../oci/digest.ts';
+import type { Catalog } from './catalog.ts';
+import type { Tier } from './tier.ts';
+
+export interface VerifyOptions {
+  readonly catalog: Pick<Catalog, 'entries' | 'remove'>;
+  readonly disk: Pick<Tier, 'open'>;
+  /** After each blob: what was read of it. */
+  onRead(bytes: number): void;
+}
+
+export interface Verdict {
+  readonly blobs: number;
+  readonly bytes: number;
+  /** What was not what its name says; it is gone from the store. */
+  readonly wrong: readonly Digest[];
+  /** What was in the books alone. */
+  readonly lost: readonly Digest[];
+}
+
+const page = 1000;
+
+/** Reads all that the store holds. What does not hash to its name is removed by the reading. */
+export async function verifyStore({ catalog, disk, onRead }: VerifyOptions): Promise<Verdict> {
+  const wrong: Digest[] = [];
+  const lost: Digest[] = [];
+  let blobs = 0;
+  let bytes = 0;
+  for (let after = ''; ;) {
+    const entries = catalog.entries(after, page);
+    for (const entry of entries) {
+      const blob = await disk.open(entry.digest);
+      if (blob) {
+        await blob.verified?.catch(() => wrong.push(entry.digest));
+        await blob.close();
+        blobs++;
+        bytes += blob.size;
+      } else {
+        catalog.remove(entry.digest);
+        lost.push(entry.digest);
+      }
+      onRead(entry.bytes);
+      await nextTurn();
+    }
+    const last = entries.at(-1);
+    if (!last) return { blobs, bytes, wrong, lost };
+    after = last.digest;
+  }
+}

@@ -1,0 +1,14 @@
+type SystemError = NodeJS.ErrnoException & { address?: string; port?: number };
+
+/** What to do about it, in one sentence. */
+export function startFailure(error: Error, store: string): string {
+  const { code, syscall, address, port, message } = error as SystemError;
+  if (syscall === 'listen') {
+    const reason = code === 'EADDRINUSE' ? 'is taken' : `cannot be listened at (${code})`;
+    return `${address}:${port} ${reason}; choose another address with --listen or --admin.`;
+  }
+  if (syscall !== undefined || code === 'ERR_SQLITE_ERROR') {
+    return `The store ${store} cannot be used (${code ?? message}); choose another folder with --store or cache.disk.path.`;
+  }
+  return `Cannot start: ${message}`;
+}

@@ -1,0 +1,42 @@
+import { resolveSet } from '../config.ts';
+import type { Config } from '../config.ts';
+import type { PlatformSet } from '../oci/platform.ts';
+import { createPull } from '../pull/pull.ts';
+import type { Pull } from '../pull/pull.ts';
+import { createRegistries } from '../upstream/registries.ts';
+import type { Context } from './context.ts';
+import { observe } from './observe.ts';
+import { pullRules } from './pull-rules.ts';
+import { openStorage } from './storage.ts';
+import type { Storage } from './storage.ts';
+import { openUpstreams } from './upstreams.ts';
+
+/** Everything but the listeners: what a server answers from, and what the commands work on beside it. */
+export interface PullWork {
+  readonly storage: Storage;
+  readonly pull: Pull;
+  readonly sets: ReadonlyMap<string, PlatformSet>;
+}
+
+export async function openPullWork(context: Context): Promise<PullWork> {
+  const { config, log, metrics, now, closers } = context;
+  const sets = namedSets(config);
+  const storage = await openStorage(context);
+  const upstreams = await openUpstreams(config, metrics, now, closers);
+  const pull = createPull({
+    store: storage.store,
+    records: storage.records,
+    fleets: storage.fleets,
+    graph: storage.graph,
+    registries: createRegistries(upstreams, config.defaultUpstream),
+    rules: pullRules(config, sets),
+    observer: observe(log, metrics.pull),
+    now,
+  });
+  closers.push(() => pull.close());
+  return { storage, pull, sets };
+}
+
+export function namedSets(config: Config): Map<string, PlatformSet> {
+  return new Map(Object.entries(config.platforms.sets).map(([name, set]) => [name, resolveSet(set, new Map())]));
+}
