@@ -3,6 +3,9 @@ FROM node:26-slim AS dependencies
 WORKDIR /narrows
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev --ignore-scripts
+# --build-arg WITH=@aws-sdk/client-s3 for a store that speaks S3.
+ARG WITH=""
+RUN [ -z "$WITH" ] || npm install --no-save --ignore-scripts $WITH
 
 FROM node:26-slim
 WORKDIR /narrows

@@ -60,7 +60,7 @@ export interface Catalog {
 
 /** Marks are lost with the process, which costs a little of the order of eviction. */
 const flushMs = 2000;
-const maxMarks = 10_000;
+const maxMarks = 2000;
 /** What was learnt of content that is not here goes first when there is more. */
 const maxLinks = 2_000_000;
 

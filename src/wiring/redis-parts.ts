@@ -12,6 +12,7 @@ import type { Config } from '../config.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createRedisFleet } from '../fleet/redis-fleet.ts';
 import type { Context } from './context.ts';
+import { seldom } from './seldom.ts';
 
 /** Everything that goes over Redis. */
 export interface RedisParts {
@@ -54,10 +55,14 @@ export async function openRedisParts(
     if (settings.required)
       throw new Error(`Redis at ${nameOf(place)} cannot be used: ${reasonOf(error)}`, { cause: error });
   });
+  // One that is full refuses every write: that is one thing to say, not one for each.
+  const warn = seldom((error) =>
+    log.warn({ tier: 'redis', err: error }, 'Redis failed at something; going on without'),
+  );
   const onTrouble = (error: unknown) => {
     if (!isNews(error)) return metrics.tierSkipped('redis');
     metrics.tierTrouble('redis');
-    log.warn({ tier: 'redis', err: error }, 'Redis failed at something; going on without');
+    warn(error);
   };
   const bounds = createRedisBounds({ redis, maxBytes: settings.maxSize, now });
   const common = { redis, bounds, maxBlobBytes: settings.maxBlobSize, ttlMs: settings.ttl };

@@ -7,6 +7,7 @@ import { isNews } from '../cache/shared-records.ts';
 import type { Tier } from '../cache/tier.ts';
 import type { Config } from '../config.ts';
 import type { Context } from './context.ts';
+import { seldom } from './seldom.ts';
 
 /** However little comes here, other replicas put into the bucket as well. */
 const sweepEveryMs = 3_600_000;
@@ -37,10 +38,11 @@ export async function openS3Parts({ config, log, metrics, now, closers }: Contex
     if (settings.required) throw new Error(`S3 cannot be used: ${error.message}`, { cause: error });
     log.warn({ tier: 's3' }, `S3 cannot be used: ${error.message}; going on without it`);
   });
+  const warn = seldom((error) => log.warn({ tier: 's3', err: error }, 'S3 failed at something; going on without'));
   const onTrouble = (error: unknown) => {
     if (!isNews(error)) return metrics.tierSkipped('s3');
     metrics.tierTrouble('s3');
-    log.warn({ tier: 's3', err: error }, 'S3 failed at something; going on without');
+    warn(error);
   };
   let putBytes = 0;
   let sweeping: Promise<unknown> | undefined;

@@ -1,41 +1,69 @@
-/** npm run bench [-- --clients 1000 --only narrows --json]: figures of this machine, beside those of what else is installed. */
+/**
+ * npm run bench [-- --clients 1000 --only narrows --json]: figures of this machine, beside those of what else is
+ * installed. `-- --what redis` or `-- --what herd` for one of them.
+ */
+import { spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { table } from '../demo/show.ts';
 import { benchHerd } from './herd.ts';
+import type { HerdFigures } from './herd.ts';
+import { benchRedis } from './redis.ts';
+import type { RedisFigures } from './redis.ts';
+import type { ReadResult } from './redis-reader.ts';
 
 const { values } = parseArgs({
   options: {
     clients: { type: 'string', default: '1000' },
     only: { type: 'string' },
+    what: { type: 'string', default: 'herd,redis' },
+    rounds: { type: 'string', default: '5' },
     json: { type: 'boolean', default: false },
   },
 });
 const say = (text: string) => void (values.json || process.stdout.write(text));
 
 say(`${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}\n\n`);
-const figures = await benchHerd(Number(values.clients), values.only, (text) => say(`${text}\n`));
-if (values.json) process.stdout.write(`${JSON.stringify({ herd: figures }, undefined, 2)}\n`);
-const rows = figures.map((one) => [
-  one.server,
-  `${one.right}/${one.clients}`,
-  String(one.upstreamGets),
-  String(one.upstreamHeads),
-  `${one.lastHeadMs.toFixed(0)} ms`,
-  `${one.lastFirstByteMs.toFixed(0)} ms`,
-  `${one.seconds.toFixed(1)} s`,
-  `+${one.rssGrowthMiB.toFixed(0)} MiB`,
-  `${one.cpuSeconds.toFixed(1)} s`,
-]);
-const head = [
-  'server',
-  'right',
-  'upstream GET',
-  'HEAD',
-  'last head',
-  'last first byte',
-  'all done',
-  'peak memory',
-  'processor',
-];
-say(`\n${table([head, ...rows])}`);
+const what = values.what.split(',');
+const found: { herd?: HerdFigures[]; redis?: RedisFigures[] } = {};
+if (what.includes('herd')) {
+  found.herd = await benchHerd(Number(values.clients), values.only, (text) => say(`${text}\n`));
+  say(`\n${herdTable(found.herd)}\n`);
+}
+if (what.includes('redis') && spawnSync('sh', ['-c', 'command -v redis-server']).status === 0) {
+  found.redis = await benchRedis(Number(values.rounds), (text) => say(`${text}\n`));
+  say(`\n${redisTable(found.redis)}\n`);
+}
+if (values.json) process.stdout.write(`${JSON.stringify(found, undefined, 2)}\n`);
+
+function herdTable(figures: readonly HerdFigures[]): string {
+  const rows = figures.map((one) => [
+    one.server,
+    `${one.right}/${one.clients}`,
+    String(one.upstreamGets),
+    String(one.upstreamHeads),
+    `${one.lastHeadMs.toFixed(0)} ms`,
+    `${one.lastFirstByteMs.toFixed(0)} ms`,
+    `${one.seconds.toFixed(1)} s`,
+    `+${one.rssGrowthMiB.toFixed(0)} MiB`,
+    `${one.cpuSeconds.toFixed(1)} s`,
+  ]);
+  const counts = ['server', 'right', 'upstream GET', 'HEAD'];
+  return table([[...counts, 'last head', 'last first byte', 'all done', 'peak memory', 'processor'], ...rows]);
+}
+
+function redisTable(figures: readonly RedisFigures[]): string {
+  const rows = figures.flatMap(({ readers, raw, tier, ratio }) => [
+    [`client library, ${readers} at once`, ...cells(raw), ''],
+    [`narrows, ${readers} at once`, ...cells(tier), ratio.toFixed(2)],
+  ]);
+  return table([['reads of Redis', 'throughput', 'processor', 'longest stall', 'ratio'], ...rows]);
+}
+
+function cells(one: ReadResult): string[] {
+  return [
+    `${one.megabytesPerSecond.toFixed(0)} MB/s`,
+    `${one.cpuMsPerMegabyte.toFixed(2)} ms/MB`,
+    `${one.longestStallMs.toFixed(0)} ms`,
+  ];
+}
