@@ -48,15 +48,17 @@ export function formatCopy({ size, generation }: Copy): string {
   return JSON.stringify({ version: 1, size, generation, chunkBytes });
 }
 
-/** What others can write to is looked at before it is believed; another version's copy is none. */
+/** The configuration allows no larger blob: a size that was made up must not be counted in chunks. */
+const maxCopyBytes = 2 ** 29;
+
+/** What others can write to is looked at before it is believed; what `formatCopy` would not say is no copy. */
 export function parseCopy(text: Buffer): Copy | undefined {
   try {
     const value = JSON.parse(text.toString()) as Record<string, unknown> | null;
-    const { version, size, generation } = value ?? {};
-    if (version !== 1 || value?.['chunkBytes'] !== chunkBytes) return undefined;
-    if (!Number.isSafeInteger(size) || (size as number) < 0) return undefined;
+    const { size, generation } = value ?? {};
+    if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0 || size > maxCopyBytes) return undefined;
     if (typeof generation !== 'string' || !/^[0-9a-f-]{36}$/.test(generation)) return undefined;
-    return { size: size as number, generation };
+    return text.equals(Buffer.from(formatCopy({ size, generation }))) ? { size, generation } : undefined;
   } catch {
     return undefined;
   }
@@ -66,13 +68,14 @@ export function parseCopy(text: Buffer): Copy | undefined {
 export const graceMs = 60_000;
 
 /**
- * KEYS: meta, then all chunks of the copy. ARGV: the copy, its time to live in ms. Answers 1, or 0 where a chunk is
- * missing: a copy is present only when whole.
+ * KEYS: meta, then all chunks of the copy. ARGV: the copy, its time to live in ms. Answers the copy that was there
+ * before, 1 where there was none, or 0 where a chunk is missing: a copy is present only when whole.
  */
 export const publishCopy = script(`
   for i = 2, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 0 end end
+  local before = redis.call('GET', KEYS[1])
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return 1
+  return before or 1
 `);
 
 /** KEYS: meta. ARGV: the copy that it must still name. Another's newer copy stays. */

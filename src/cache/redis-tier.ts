@@ -55,9 +55,16 @@ export function createRedisTier(options: RedisTierOptions): Tier {
   /** A copy with a hole or a wrong byte is none. Its chunks stay for a while, for those who are in the middle of it. */
   async function take(digest: Digest, copy: Copy): Promise<void> {
     const keys = blobKeys(redis, digest);
-    await redis.run(removeCopy, [keys.meta], formatCopy(copy));
+    const removed = await redis.run(removeCopy, [keys.meta], formatCopy(copy));
     await expire(digest, copy, graceMs);
-    await bounds.removed(digest);
+    // Where another took its place, it is that one which stands in the books.
+    if (removed === 1) await bounds.removed(digest);
+  }
+
+  /** What failed may have failed after it was to be found. */
+  async function giveUp(digest: Digest, copy: Copy): Promise<void> {
+    await redis.run(removeCopy, [blobKeys(redis, digest).meta], formatCopy(copy));
+    await expire(digest, copy, 1);
   }
 
   async function expire(digest: Digest, { size, generation }: Copy, ms: number): Promise<void> {
@@ -147,10 +154,10 @@ export function createRedisTier(options: RedisTierOptions): Tier {
     }
     await blob.verified;
     if (!finish(running, digest)) throw new Error(`content does not hash to ${digest}`);
-    const before = await find(digest);
-    const isWhole = await redis.run(publishCopy, [keys.meta, ...all], formatCopy(copy), String(ttlMs));
-    if (isWhole !== 1) throw new Error(`Redis did not keep ${digest} while it was written`);
-    if (before) await expire(digest, before, graceMs);
+    const answer = await redis.run(publishCopy, [keys.meta, ...all], formatCopy(copy), String(ttlMs));
+    if (answer === 0) throw new Error(`Redis did not keep ${digest} while it was written`);
+    const before = Buffer.isBuffer(answer) ? parseCopy(answer) : undefined;
+    if (before?.size === copy.size) await expire(digest, before, graceMs);
     await bounds.added(digest, blob.size);
   }
 
@@ -171,7 +178,7 @@ export function createRedisTier(options: RedisTierOptions): Tier {
         if (blob.size > maxBlobBytes) return;
         await store(digest, blob, copy);
       } catch (error) {
-        await expire(digest, copy, 1).catch(() => undefined);
+        await giveUp(digest, copy).catch(() => undefined);
         throw error;
       } finally {
         await blob.close();

@@ -187,11 +187,10 @@ const asBuffers = { typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } } as const
 
 function connect(options: RedisOptions): Connection {
   const { place, username, password, connectMs, stallMs, maxQueue, tls } = options;
-  // A connection that is dead without saying so is found out by the pings below.
-  const socketTimeout = Math.max(20_000, 4 * stallMs);
   const socket = {
     connectTimeout: connectMs,
-    socketTimeout,
+    // A connection that is dead without saying so is found out by the pings below.
+    socketTimeout: Math.max(20_000, 4 * stallMs),
     reconnectStrategy: (tries: number) => Math.min(50 * 2 ** tries, 2000),
     ...(tls && { tls: true as const, ...(tls.ca !== undefined && { ca: tls.ca }) }),
   };
@@ -221,8 +220,8 @@ function connect(options: RedisOptions): Connection {
       const client = createSentinel({
         name: place.master,
         sentinelRootNodes: place.nodes.map(({ host, port }) => ({ host, port })),
-        nodeClientOptions: { ...common, socket: { ...socket, reconnectStrategy: giveUpSoon } },
-        sentinelClientOptions: { pingInterval: 5000, socket: { connectTimeout: connectMs, socketTimeout } },
+        nodeClientOptions: common,
+        sentinelClientOptions: { socket: { connectTimeout: connectMs } },
         scanInterval: 1000,
         passthroughClientErrorEvents: true,
       });
@@ -250,14 +249,6 @@ function connect(options: RedisOptions): Connection {
     default:
       return place satisfies never;
   }
-}
-
-/**
- * A client of sentinels waits for the server that they named, and asks them again only when that cannot be reached.
- * This message is the one that it does not print.
- */
-function giveUpSoon(tries: number): number | Error {
-  return tries < 3 ? 50 * 2 ** tries : new Error('no valid master node');
 }
 
 interface Life {

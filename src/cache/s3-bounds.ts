@@ -1,4 +1,4 @@
-import type { S3Store } from './s3-store.ts';
+import type { S3Object, S3Store } from './s3-store.ts';
 import { digestOfKey } from './s3-tier.ts';
 
 export interface S3BoundsOptions {
@@ -34,28 +34,33 @@ export async function sweepS3({ s3, prefix, maxBytes, onEvicted }: S3BoundsOptio
   }
   if (total <= maxBytes) return 0;
   const goal = total - maxBytes * lowWater;
-  let counted = 0;
-  let newest = -Infinity;
-  for (const minute of [...byMinute.keys()].toSorted((one, other) => one - other)) {
-    if (counted >= goal) break;
-    counted += byMinute.get(minute)!;
-    newest = minute;
+  // What is older than this minute goes, and of it as much as is needed then.
+  let minute = -Infinity;
+  let older = 0;
+  for (const next of [...byMinute.keys()].toSorted((one, other) => one - other)) {
+    older += byMinute.get(minute) ?? 0;
+    minute = next;
+    if (older + byMinute.get(minute)! >= goal) break;
   }
-  return takeAway(goal, newest);
+  return takeAway(minute, goal - older);
 
-  async function takeAway(goalBytes: number, newestMinute: number): Promise<number> {
+  async function takeAway(lastMinute: number, bytesOfIt: number): Promise<number> {
     let gone = 0;
+    let left = bytesOfIt;
     for await (const page of s3.list(`${prefix}blobs/`)) {
-      const keys: string[] = [];
-      for (const { key, bytes, changedAtMs } of page) {
-        if (gone >= goalBytes || keys.length >= maxDeletes) break;
-        if (!digestOfKey(prefix, key) || Math.floor(changedAtMs / bucketMs) > newestMinute) continue;
-        keys.push(key);
+      const old: S3Object[] = [];
+      for (const object of page) {
+        const minuteOf = Math.floor(object.changedAtMs / bucketMs);
+        const isOld = minuteOf < lastMinute || (minuteOf === lastMinute && left > 0);
+        if (!isOld || old.length >= maxDeletes || !digestOfKey(prefix, object.key)) continue;
+        if (minuteOf === lastMinute) left -= object.bytes;
+        old.push(object);
+      }
+      await s3.delete(old.map(({ key }) => key));
+      for (const { bytes } of old) {
         gone += bytes;
         onEvicted(bytes);
       }
-      await s3.delete(keys);
-      if (gone >= goalBytes) break;
     }
     return gone;
   }

@@ -33,6 +33,8 @@ export interface S3Store {
   touch(key: string): Promise<void>;
   delete(keys: readonly string[]): Promise<void>;
   list(prefix: string): AsyncIterable<S3Object[]>;
+  /** A body has come to a halt: until the store answers again, nobody should wait for it. */
+  leaveAlone(error: unknown): void;
   /** @throws Error why the bucket cannot be used, one sentence */
   check(): Promise<void>;
   close(): void;
@@ -151,14 +153,18 @@ export async function openS3(options: S3Options): Promise<S3Store> {
     async delete(keys) {
       if (keys.length === 0) return;
       const Delete = { Objects: keys.map((Key) => ({ Key })), Quiet: true };
-      await breaker.run(() => client.send(new sdk.DeleteObjectsCommand({ Bucket, Delete })));
+      const { Errors = [] } = await breaker.run(() => client.send(new sdk.DeleteObjectsCommand({ Bucket, Delete })));
+      const [first] = Errors;
+      if (first) throw new Error(`${Errors.length} of ${keys.length} objects stay: ${first.Code} for ${first.Key}`);
     },
+
+    leaveAlone: breaker.trip,
 
     async check() {
       try {
         await breaker.run(ping);
       } catch (error) {
-        throw new Error(reasonOf(error, Bucket), { cause: error });
+        throw new Error(reasonOf(error, options), { cause: error });
       }
     },
 
@@ -214,10 +220,12 @@ function isAwayError(error: unknown): boolean {
   return status === undefined || status >= 500 || status === 403 || (error as SdkError).name === 'NoSuchBucket';
 }
 
-function reasonOf(error: unknown, bucket: string): string {
+function reasonOf(error: unknown, { bucket, stallMs }: S3Options): string {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : (error as Error);
   const status = statusOf(cause);
   if (status === 404) return `there is no bucket ${bucket}`;
   if (status === 403 || status === 401) return `the bucket ${bucket} may not be used with these credentials`;
-  return cause.message || cause.name;
+  // The answer to a HEAD has no body that would say more.
+  if (status !== undefined) return `the store answers ${status} when asked for the bucket ${bucket}`;
+  return cause.name === 'TimeoutError' ? `nothing came for ${stallMs} ms` : cause.message || cause.name;
 }

@@ -13,6 +13,8 @@ export interface S3TierOptions {
   readonly minBlobBytes: number;
   /** Larger ones are sent in parts of this size. */
   readonly partBytes: number;
+  /** How long a body may stand still. */
+  readonly stallMs: number;
   now(): number;
   /** So much has come. */
   onPut(bytes: number): void;
@@ -34,9 +36,18 @@ export function digestOfKey(prefix: string, key: string): Digest | undefined {
 }
 
 /** Blobs as objects, `blobs/sha256/<hex>`; an object is there when it is whole, which is how S3 works. */
-export function createS3Tier({ s3, prefix, minBlobBytes, partBytes, now, onPut, onTrouble }: S3TierOptions): Tier {
+export function createS3Tier({
+  s3,
+  prefix,
+  minBlobBytes,
+  partBytes,
+  stallMs,
+  now,
+  onPut,
+  onTrouble,
+}: S3TierOptions): Tier {
   function contentOf(object: S3Object): Content {
-    const stream = createStream(s3, object);
+    const stream = createStream(s3, object, stallMs);
     return { size: object.bytes, read: stream.read, close: stream.close };
   }
 
@@ -117,7 +128,7 @@ export function createS3Tier({ s3, prefix, minBlobBytes, partBytes, now, onPut, 
 }
 
 /** One request as long as the reads go on in order; another one where they jump. */
-function createStream(s3: S3Store, { key, bytes }: S3Object): Pick<Content, 'read' | 'close'> {
+function createStream(s3: S3Store, { key, bytes }: S3Object, stallMs: number): Pick<Content, 'read' | 'close'> {
   let stream: Readable | undefined;
   let pieces: AsyncIterator<Buffer> | undefined;
   let at = 0;
@@ -131,6 +142,20 @@ function createStream(s3: S3Store, { key, bytes }: S3Object): Pick<Content, 'rea
     held = Buffer.alloc(0);
   }
 
+  /** Only while someone waits: a reader that takes its time is no trouble of the store. */
+  async function next(): Promise<IteratorResult<Buffer>> {
+    const timer = setTimeout(() => {
+      const error = new Error(`S3 sent nothing for ${stallMs} ms`);
+      s3.leaveAlone(error);
+      stream?.destroy(error);
+    }, stallMs);
+    try {
+      return await pieces!.next();
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   async function read(position: number, maxBytes: number): Promise<Buffer> {
     if (isClosed) throw new Error('the reader is closed');
     if (!stream || position !== at) {
@@ -142,7 +167,7 @@ function createStream(s3: S3Store, { key, bytes }: S3Object): Pick<Content, 'rea
       at = position;
     }
     if (held.length === 0) {
-      const { done, value } = await pieces!.next();
+      const { done, value } = await next();
       if (done) throw new Error(`the object ends at ${at} of ${bytes} bytes`);
       held = value;
     }

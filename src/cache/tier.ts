@@ -75,8 +75,12 @@ export interface Store {
   read(digest: Digest, maxBytes: number): Promise<{ bytes: Buffer; state: CacheState } | undefined>;
   /** Undefined when no tier can take it. */
   begin(): Promise<Partial | undefined>;
-  /** The copy of a tier that is farther away, to be downloaded like an upstream's; its buffers are the reader's own. */
-  far(digest: Digest): Promise<Blob | undefined>;
+  /**
+   * The copy of a tier that is farther away, to be downloaded like an upstream's; its buffers are the reader's own.
+   *
+   * @param except those that had their chance, by the state of their blobs
+   */
+  far(digest: Digest, except?: ReadonlySet<CacheState>): Promise<Blob | undefined>;
   /** What is here gets copies in the tiers that are farther away, in the background. */
   spread(digest: Digest): void;
   /** Content that came from a tier farther away was not that of the digest. */

@@ -3,7 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import { TierAway } from './breaker.ts';
 import { bytesBlob, readAll } from './bytes.ts';
 import { createSpreader } from './spreader.ts';
-import type { Blob, GrowingTier, Store, Tier, TierName } from './tier.ts';
+import type { Blob, CacheState, GrowingTier, Store, Tier, TierName } from './tier.ts';
 
 export interface FarTier {
   readonly tier: Tier;
@@ -60,8 +60,9 @@ export function createStore(options: TiersOptions): TieredStore {
     });
   }
 
-  async function openFar(digest: Digest): Promise<Blob | undefined> {
+  async function openFar(digest: Digest, except?: ReadonlySet<CacheState>): Promise<Blob | undefined> {
     for (const { tier } of far) {
+      if (except?.has(`hit-${tier.name}`)) continue;
       const blob = await attempt(tier, () => tier.open(digest));
       if (blob) return blob;
     }

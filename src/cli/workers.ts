@@ -12,6 +12,7 @@ import { createMetrics, joinMetrics } from '../metrics.ts';
 import type { MetricsJson } from '../metrics.ts';
 import { createAdminApi } from '../wiring/admin-api.ts';
 import { openPullWork } from '../wiring/pull-parts.ts';
+import { CommandError } from './io.ts';
 import { workerVariable } from './worker-link.ts';
 import type { FromWorker, ToWorker } from './worker-link.ts';
 
@@ -26,6 +27,7 @@ export interface Workers {
 
 /** A worker that dies is replaced, but not for ever one that dies at once. */
 const maxDeathsPerMinute = 20;
+const tooManyDeaths = `More than ${maxDeathsPerMinute} workers have ended within a minute; the lines before say when.`;
 
 /** Starts `count` processes with the same command line on the same addresses and the same store. */
 export async function startWorkers(count: number, config: Config, log: Log): Promise<Workers> {
@@ -37,6 +39,8 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
   failed.catch(() => undefined);
   const ready = Promise.withResolvers<readonly number[]>();
   let deaths: number[] = [];
+  /** All have served: from then on, one that dies at its start is replaced like any other. */
+  let isUp = false;
   let isStopping = false;
   let questions = 0;
   const closers: (() => unknown)[] = [];
@@ -79,7 +83,8 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     const now = Date.now();
     deaths = [...deaths.filter((at) => now - at < 60_000), now];
     // Its own words are on standard error already.
-    if (!hasServed || deaths.length > maxDeathsPerMinute) return giveUp(new Error('a worker ended before it served'));
+    if (!hasServed && !isUp) return giveUp(new CommandError(1, 'A worker ended before it served.'));
+    if (deaths.length > maxDeathsPerMinute) return giveUp(new CommandError(1, tooManyDeaths));
     log.error({ worker: worker.id }, 'a worker has ended; another one takes its place');
     startOne();
   }
@@ -123,6 +128,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
   for (let at = 0; at < count; at++) startOne();
   try {
     const ports = await ready.promise;
+    isUp = true;
     const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
     const isReady = () => !isStopping && serving.size > 0;
     const context = { config, log, metrics: createMetrics(), now: Date.now, closers };

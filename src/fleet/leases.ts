@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { formatCopy, parseCopy } from '../cache/redis-copies.ts';
+import { formatCopy, graceMs, parseCopy } from '../cache/redis-copies.ts';
 import type { BlobKeys, Copy } from '../cache/redis-copies.ts';
 import { blobKeys } from '../cache/redis-copies.ts';
 import { script } from '../cache/redis.ts';
@@ -55,12 +55,14 @@ const append = script(`${fence}
   return 1
 `);
 
-// KEYS: lease, growing, meta, all chunks. ARGV: token, the copy, its time to live in ms. 2: a chunk is missing.
+// KEYS: lease, growing, meta, all chunks. ARGV: token, the copy, its time to live in ms. 2: a chunk is missing. A
+// text: the copy that was there, for whoever writes without a lease may have been faster.
 const finish = script(`${fence}
   for i = 4, #KEYS do if redis.call('PEXPIRE', KEYS[i], ARGV[3]) == 0 then return 2 end end
+  local before = redis.call('GET', KEYS[3])
   redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
   redis.call('DEL', KEYS[1], KEYS[2])
-  return 1
+  return before or 1
 `);
 
 // KEYS: lease, growing. ARGV: token. What came of it may be wrong: only a leader that died is taken over from.
@@ -82,6 +84,12 @@ export function createLease(redis: Redis, keys: FlightKeys, token: string, lease
   const ms = String(leaseMs);
   const state = async (withToken: string) =>
     readState(await redis.run(take, [keys.lease, keys.growing, keys.meta], withToken, ms));
+  /** Who reads that copy may come to its end. */
+  async function fade(generation: string, chunks: number): Promise<void> {
+    const all = Array.from({ length: chunks }, (_, index) => keys.chunk(generation, index));
+    await Promise.all(all.map((key) => redis.command(key, 'PEXPIRE', key, String(graceMs))));
+  }
+
   return {
     look: () => state(''),
     take: () => state(token),
@@ -96,7 +104,12 @@ export function createLease(redis: Redis, keys: FlightKeys, token: string, lease
       const all = Array.from({ length: chunks }, (_, index) => keys.chunk(copy.generation, index));
       const touched = [keys.lease, keys.growing, keys.meta, ...all];
       const answer = await redis.run(finish, touched, token, formatCopy(copy), String(ttlMs));
-      return answer === 1 ? 'done' : answer === 2 ? 'incomplete' : 'lost';
+      if (answer === 0) return 'lost';
+      if (answer === 2) return 'incomplete';
+      const before = Buffer.isBuffer(answer) ? parseCopy(answer) : undefined;
+      // Of another size it is not a copy of this content, and not worth counting its chunks.
+      if (before?.size === copy.size) await fade(before.generation, chunks);
+      return 'done';
     },
     async release() {
       await redis.run(release, [keys.lease, keys.growing], token);

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { chunks } from '../cache/bytes.ts';
 import { chunkBytes, chunkCount, chunkLength, newGeneration } from '../cache/redis-copies.ts';
 import type { Copy } from '../cache/redis-copies.ts';
@@ -37,6 +38,24 @@ export async function createRedisFleet(options: RedisFleetOptions): Promise<Flee
   const leading = new Set<Leader>();
   await redis.subscribe(channel, news.told).catch(onTrouble);
   const tell = (keys: FlightKeys) => void redis.publish(channel, keys.growing).catch(() => undefined);
+  const closing = new AbortController();
+
+  async function release(lease: Lease): Promise<void> {
+    await lease.release().catch((error: unknown) => {
+      onTrouble(error);
+      void releaseLater(lease);
+    });
+  }
+
+  /** What Redis was asked before it fell silent, it may still do when it wakes: others would wait for us in vain. */
+  async function releaseLater(lease: Lease): Promise<void> {
+    try {
+      while (redis.isAway) await delay(lookMs, undefined, { ref: false, signal: closing.signal });
+      await lease.release();
+    } catch {
+      // It runs out by itself.
+    }
+  }
 
   return {
     sharesStore: false,
@@ -44,18 +63,29 @@ export async function createRedisFleet(options: RedisFleetOptions): Promise<Flee
       const keys = flightKeys(redis, key);
       const token = randomUUID();
       const lease = createLease(redis, keys, token, leaseMs);
+      const wasAway = redis.isAway;
       try {
         const state = await lease.take();
-        if (state.holder !== token) return createFollower(redis, keys, lease, news);
-        const leader = createLeader({ ...options, key, keys, lease, state, tell: () => tell(keys) });
+        if (state.holder !== token) return createFollower({ redis, keys, lease, news, onTrouble });
+        const leader: Leader = createLeader({
+          ...options,
+          key,
+          lease,
+          state,
+          tell: () => tell(keys),
+          release: () => release(lease),
+          onLeft: () => void leading.delete(leader),
+        });
         leading.add(leader);
-        return { ...leader, leave: () => leader.leave().finally(() => leading.delete(leader)) };
+        return leader;
       } catch (error) {
         onTrouble(error);
+        if (!wasAway) void releaseLater(lease);
         return undefined;
       }
     },
     async close() {
+      closing.abort();
       await Promise.all([...leading].map((leader) => leader.leave()));
     },
   };
@@ -63,16 +93,18 @@ export async function createRedisFleet(options: RedisFleetOptions): Promise<Flee
 
 interface LeaderOptions extends RedisFleetOptions {
   readonly key: FleetKey;
-  readonly keys: FlightKeys;
   readonly lease: Lease;
   /** What was there when the lease was taken. */
   readonly state: FlightState;
   tell(): void;
+  release(): Promise<void>;
+  onLeft(): void;
 }
 
 function createLeader(options: LeaderOptions): Leader {
-  const { key, lease, state, leaseMs, maxBlobBytes, ttlMs, bounds, tell, onTrouble } = options;
+  const { key, lease, state, leaseMs, maxBlobBytes, ttlMs, bounds, tell, release, onLeft, onTrouble } = options;
   let isOver = false;
+  let leaving: Promise<void> | undefined;
   const renewing = setInterval(() => {
     lease.renew().then(
       (isOurs) => void (isOurs || end()),
@@ -86,11 +118,18 @@ function createLeader(options: LeaderOptions): Leader {
     clearInterval(renewing);
   }
 
-  async function leave(): Promise<void> {
-    if (isOver) return;
-    end();
-    await lease.release().catch(onTrouble);
-    tell();
+  /** Once, for everyone who wants it: the end of the program has to wait for it, too. */
+  function leave(): Promise<void> {
+    return (leaving ??= leaveOnce());
+  }
+
+  async function leaveOnce(): Promise<void> {
+    if (!isOver) {
+      end();
+      await release();
+      tell();
+    }
+    onLeft();
   }
 
   /** Puts in what is missing of the copy; false when the lease is someone else's by now. */
@@ -130,22 +169,36 @@ function createLeader(options: LeaderOptions): Leader {
   };
 }
 
-function createFollower(redis: Redis, keys: FlightKeys, lease: Lease, news: News): Follower {
-  /** Waits until there is something to read, or nobody who could bring it. */
-  async function waitForHead(): Promise<{ copy: Copy; repository: string | undefined } | undefined> {
+/** What there is to follow. */
+interface Head {
+  readonly copy: Copy;
+  readonly chunks: number;
+  readonly repository: string | undefined;
+}
+
+interface FollowerOptions extends Pick<RedisFleetOptions, 'redis' | 'onTrouble'> {
+  readonly keys: FlightKeys;
+  readonly lease: Lease;
+  readonly news: News;
+}
+
+function createFollower({ redis, keys, lease, news, onTrouble }: FollowerOptions): Follower {
+  /** Waits until there is something to read from `index` on, or nobody who could bring it. */
+  async function waitForHead(index: number): Promise<Head | undefined> {
     for (;;) {
       const next = news.next(keys.growing);
       const { holder, growing, whole } = await lease.look();
-      if (whole) return { copy: whole, repository: growing?.repository };
-      if (!holder) return undefined;
-      if (growing) return { copy: growing.copy, repository: growing.repository };
+      const head = whole ? { copy: whole, chunks: chunkCount(whole.size), repository: growing?.repository } : growing;
+      if (!whole && !holder) return undefined;
+      if (head) return (await isHole(head, index)) ? undefined : head;
       await next;
     }
   }
 
   /** How many chunks are there, as soon as it is more than `index`. */
-  async function waitForChunk(copy: Copy, index: number): Promise<number> {
+  async function waitForChunk(copy: Copy, index: number, isLeft: () => boolean): Promise<number> {
     for (;;) {
+      if (isLeft()) throw new Error('nobody reads it any more');
       const next = news.next(keys.growing);
       const { holder, growing, whole } = await lease.look();
       if (whole?.generation === copy.generation) return chunkCount(copy.size);
@@ -157,11 +210,11 @@ function createFollower(redis: Redis, keys: FlightKeys, lease: Lease, news: News
     }
   }
 
-  async function* read(copy: Copy, from: number): AsyncGenerator<Buffer> {
+  async function* read(copy: Copy, from: number, isLeft: () => boolean): AsyncGenerator<Buffer> {
     let there = 0;
     for (let position = from; position < copy.size;) {
       const index = Math.floor(position / chunkBytes);
-      if (index >= there) there = await waitForChunk(copy, index);
+      if (index >= there) there = await waitForChunk(copy, index, isLeft);
       const name = keys.chunk(copy.generation, index);
       const chunk = await redis.transfer(name, 'GET', name);
       if (!Buffer.isBuffer(chunk) || chunk.length !== chunkLength(copy.size, index)) {
@@ -173,13 +226,24 @@ function createFollower(redis: Redis, keys: FlightKeys, lease: Lease, news: News
     }
   }
 
+  /** What was there and is gone does not come again, however long its leader goes on. */
+  async function isHole({ copy, chunks: count }: Head, index: number): Promise<boolean> {
+    const name = keys.chunk(copy.generation, index);
+    return index < count && (await redis.command(name, 'EXISTS', name)) === 0;
+  }
+
   return {
     role: 'follower',
     async follow(from, mayRead): Promise<Followed | undefined> {
-      const head = await waitForHead();
+      const head = await waitForHead(Math.floor(from / chunkBytes)).catch((error: unknown) => {
+        onTrouble(error);
+        return undefined;
+      });
       if (!head) return undefined;
       await mayRead(head.repository ?? '');
-      return { size: head.copy.size, body: read(head.copy, from), cancel: () => undefined };
+      let isLeft = false;
+      const body = read(head.copy, from, () => isLeft);
+      return { size: head.copy.size, body, cancel: () => void (isLeft = true) };
     },
   };
 }

@@ -58,9 +58,13 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
     const head = await source.upstream.blobHead(source.repository, digest);
     if (!head) throw unknown(source, digest);
     // What a manifest says goes before what a HEAD says: some registries answer it with a length of 0.
-    const size = (await records.blobs.get(contentKey(source, digest)))?.size ?? head.size;
+    const size = (await sizeOf(source, digest)) ?? head.size;
     await records.blobs.set(contentKey(source, digest), size === undefined ? {} : { size });
     return size;
+  }
+
+  async function sizeOf(source: Source, digest: Digest): Promise<number | undefined> {
+    return (await records.blobs.get(contentKey(source, digest)))?.size;
   }
 
   async function openStored(source: Source, digest: Digest): Promise<Blob | undefined> {
@@ -68,7 +72,7 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
     if (!blob) return undefined;
     try {
       await confirm(source, digest);
-      const known = (await records.blobs.get(contentKey(source, digest)))?.size;
+      const known = await sizeOf(source, digest);
       if (known === undefined || known === blob.size) return blob;
     } catch (error) {
       await blob.close();
@@ -136,13 +140,14 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
       source,
       digest,
       confirm: () => confirm(source, digest),
+      expectedSize: () => sizeOf(source, digest),
       passOn: () => flight.open('passing-on'),
     });
     const flight: Flight = new Flight({
       digest,
       limits: rules.flight,
       windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / airborne.size),
-      expectedSize: async () => (await records.blobs.get(contentKey(source, digest)))?.size,
+      expectedSize: () => sizeOf(source, digest),
       fetch: (from) => sources.fetch(from),
       begin: () => (isKept ? store.begin() : Promise.resolve(undefined)),
       onMismatch: () => sources.onMismatch(),
@@ -179,7 +184,7 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
         const far = await store.far(digest);
         await far?.close();
         if (far) await confirm(source, digest);
-        if (far) return { size: far.size, state: far.state };
+        if (far) return { size: (await sizeOf(source, digest)) ?? far.size, state: far.state };
         const size = await askHead(source, digest);
         if (size !== undefined) return { size, state: 'miss' };
       }

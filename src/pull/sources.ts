@@ -1,5 +1,5 @@
 import { pieces } from '../cache/bytes.ts';
-import type { Blob, Store } from '../cache/tier.ts';
+import type { Blob, CacheState, Store } from '../cache/tier.ts';
 import type { Fleet, FleetKey, Follower, Leader } from '../fleet/fleet.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Source } from '../upstream/registries.ts';
@@ -13,6 +13,8 @@ export interface SourcesOptions {
   readonly digest: Digest;
   /** Is this blob part of the repository? @throws NarrowsError when it is not, or cannot be known */
   confirm(): Promise<void>;
+  /** Bytes, where the repository says. */
+  expectedSize(): Promise<number | undefined>;
   /** The download as it grows, for those who follow it. @throws what it fails with before there is anything to read */
   passOn(): Promise<Blob>;
 }
@@ -31,15 +33,22 @@ const maxJoins = 5;
  * The order in which a download looks for its bytes, each time that it starts or was cut: a whole copy in a tier that
  * is farther away, someone in the fleet who downloads it already, the upstream, and then others may follow.
  */
-export function createSources({ store, fleets, source, digest, confirm, passOn }: SourcesOptions): Sources {
+export function createSources(options: SourcesOptions): Sources {
+  const { store, fleets, source, digest, confirm, expectedSize, passOn } = options;
   const key: FleetKey = { upstream: source.upstream.name, digest, repository: source.key };
   const seats = new Map<Fleet, Leader>();
+  const sharing: Promise<void>[] = [];
+  /** The tiers that have been read from already. */
+  const tried = new Set<CacheState>();
   let isFromUpstream = false;
   let isFromOthers = false;
+  let isDoubtful = false;
 
   async function openFar(from: number): Promise<FlightAnswer | undefined> {
-    const blob = await store.far(digest);
+    const blob = await store.far(digest, tried);
     if (!blob) return undefined;
+    // Asked again, it would break off again: one hanging store must not cost a wait for each stretch of a blob.
+    tried.add(blob.state);
     return confirmed(blob, () => answerOf(blob, from));
   }
 
@@ -64,9 +73,11 @@ export function createSources({ store, fleets, source, digest, confirm, passOn }
   /** The leader of each fleet starts to pass on what comes; nobody waits for it. */
   function lead(fleet: Fleet, leader: Leader): void {
     seats.set(fleet, leader);
-    passOn().then(
-      (blob) => leader.share(blob, passOn),
-      () => leader.leave(),
+    sharing.push(
+      passOn().then(
+        (blob) => leader.share(blob, passOn),
+        () => leader.leave(),
+      ),
     );
   }
 
@@ -78,7 +89,7 @@ export function createSources({ store, fleets, source, digest, confirm, passOn }
         const joined = await fleet.join(key);
         if (joined?.role === 'leader') {
           // Between our look at the store and this, the one before us may have landed.
-          const landed = fleet.sharesStore ? await landedHere(from) : undefined;
+          const landed = fleet.sharesStore ? await landedHere(from).catch(leaving(joined)) : undefined;
           if (landed) return joined.leave().then(() => landed);
           lead(fleet, joined);
         }
@@ -100,10 +111,19 @@ export function createSources({ store, fleets, source, digest, confirm, passOn }
     return blob && confirmed(blob, () => answerOf(blob, from, { isKeptElsewhere: true }));
   }
 
+  /** What others have in another size than the repository says is left to them; the upstream tells who is right. */
+  async function isCredible(answer: FlightAnswer): Promise<boolean> {
+    const expected = await expectedSize();
+    if (expected === undefined || expected === answer.size) return true;
+    answer.cancel();
+    isDoubtful = true;
+    return false;
+  }
+
   return {
     async fetch(from) {
       const others = (await openFar(from)) ?? (await fromFleets(from));
-      if (others) {
+      if (others && (await isCredible(others))) {
         isFromOthers = true;
         return others;
       }
@@ -117,9 +137,21 @@ export function createSources({ store, fleets, source, digest, confirm, passOn }
     },
 
     async landed({ outcome }) {
-      if (outcome === 'done' && isFromUpstream) store.spread(digest);
       if (outcome !== 'done') await Promise.all([...seats.values()].map((leader) => leader.leave()));
+      if (outcome !== 'done' || !isFromUpstream) return;
+      // What was passed on need not be copied once more.
+      await Promise.all(sharing);
+      if (isDoubtful) await store.distrust(digest);
+      store.spread(digest);
     },
+  };
+}
+
+/** Whoever may not read the blob does not lead its download either. */
+function leaving(leader: Leader): (error: unknown) => Promise<never> {
+  return async (error) => {
+    await leader.leave();
+    throw error;
   };
 }
 

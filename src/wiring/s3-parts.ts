@@ -62,6 +62,7 @@ export async function openS3Parts({ config, log, metrics, now, closers }: Contex
     prefix,
     minBlobBytes: minBlobSize,
     partBytes: partSize,
+    stallMs: settings.timeout,
     now,
     onPut(bytes) {
       putBytes += bytes;

@@ -11,7 +11,9 @@ import type { FarTier, TieredStore } from '../cache/tiers.ts';
 import { isNews } from '../cache/shared-records.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createWorkerFleet } from '../fleet/worker-fleet.ts';
+import type { TierName } from '../cache/tier.ts';
 import type { Context } from './context.ts';
+import { seldom } from './seldom.ts';
 import { openS3Parts } from './s3-parts.ts';
 import { openDiskParts } from './disk-parts.ts';
 import type { DiskParts } from './disk-parts.ts';
@@ -38,6 +40,14 @@ export async function openStorage(context: Context): Promise<Storage> {
   const far: FarTier[] = [];
   if (redis) far.push({ tier: redis.tier, isAwaited: true });
   if (s3) far.push({ tier: s3, isAwaited: false });
+  const warnings = new Map<TierName, (error: unknown) => void>();
+  const warn = (tier: TierName, error: unknown) => {
+    const say =
+      warnings.get(tier) ??
+      seldom((what) => log.warn({ tier, err: what }, 'a storage tier failed; going on without it'));
+    warnings.set(tier, say);
+    say(error);
+  };
   const store = createStore({
     memory: createMemoryTier({ maxBytes: cache.memory.maxSize, maxBlobBytes: cache.memory.maxBlobSize }),
     disk: local.disk,
@@ -45,7 +55,7 @@ export async function openStorage(context: Context): Promise<Storage> {
     maxMemoryBlobBytes: cache.memory.maxSize > 0 ? cache.memory.maxBlobSize : 0,
     onTrouble(tier, error) {
       metrics.tierTrouble(tier);
-      log.warn({ tier, err: error }, 'a storage tier failed; going on without it');
+      warn(tier, error);
     },
     onSkip: metrics.tierSkipped,
   });

@@ -14,7 +14,9 @@ export interface TierUnderTest {
 /** Makes an empty tier that holds blobs of at least `contractBytes`. */
 export type MakeTier = (t: Teardown) => Promise<TierUnderTest>;
 
-const content = noise('tier contract', 700_001);
+/** More than two of the chunks that a tier may cut it into. */
+const content = noise('tier contract', 2_700_001);
+const chunkBytes = 1024 * 1024;
 const digest = digestOf(content);
 export const contractBytes = content.length;
 
@@ -80,7 +82,7 @@ export async function tierContract(t: Test, make: MakeTier): Promise<void> {
 
   await t.test('put: a source that breaks off, or turns out rotten, leaves nothing and is closed', async (t) => {
     const { tier, litter } = await make(t);
-    for (const at of [0, 1, 300_000, content.length - 1]) {
+    for (const at of [0, 1, chunkBytes, content.length - 1]) {
       const blob = source(content, { breaksAt: at });
       await t.rejects(tier.put(digest, blob), /broke off/, `at ${at}`);
       t.equal(blob.closes, 1);
@@ -130,7 +132,8 @@ export async function tierContract(t: Test, make: MakeTier): Promise<void> {
     await tier.put(digest, source(content));
     const blob = await opened(tier);
     t.teardown(() => blob.close());
-    const places = [0, 1, 255, 256, content.length >> 1, content.length - 2, content.length - 1];
+    const borders = [256, chunkBytes, 2 * chunkBytes].flatMap((border) => [border - 1, border, border + 1]);
+    const places = [0, 1, ...borders, content.length >> 1, content.length - 2, content.length - 1];
     const lengths = [1, 2, 4096, 65_536, content.length];
     const random = noise('places', 800);
     for (let at = 0; at < 200; at++) {
@@ -149,7 +152,7 @@ export async function tierContract(t: Test, make: MakeTier): Promise<void> {
     await tier.put(digest, source(content));
     const blob = await opened(tier);
     t.teardown(() => blob.close());
-    const step = 10_000;
+    const step = 40_000;
     let before: Buffer | undefined;
     for (let place = 0; place + step <= content.length; place += step) {
       const now = await blob.read(place, step);
@@ -193,11 +196,15 @@ export async function tierContract(t: Test, make: MakeTier): Promise<void> {
   await t.test('delete: who is reading reads on to the end', async (t) => {
     const { tier } = await make(t);
     await tier.put(digest, source(content));
-    const blob = await opened(tier);
-    t.ok(await isSlice(blob, 0, 1000));
+    const places = [0, chunkBytes - 1, chunkBytes + 1, 2 * chunkBytes, content.length - 1];
+    const readers = await Promise.all(places.map(() => opened(tier)));
+    for (const [at, place] of places.entries()) t.ok(await isSlice(readers[at]!, place, 1000));
+    const unread = await opened(tier);
     await tier.delete(digest);
     t.equal(await tier.open(digest), undefined);
-    t.ok((await readAll(blob)).equals(content));
+    await tier.put(digest, source(content));
+    await tier.delete(digest);
+    for (const blob of [...readers, unread]) t.ok((await readAll(blob)).equals(content));
   });
 }
 
