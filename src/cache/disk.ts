@@ -68,8 +68,16 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
         return undefined;
       }
       books?.used(digest);
-      const known = verified.get(digest) === identity.text;
-      return fileBlob(file, readers.open(file), identity.size, known ? undefined : verifyOnce(digest, identity));
+      if (verified.get(digest) === identity.text) {
+        return fileBlob(file, readers.open(file), identity.size, undefined);
+      }
+      // Opened now: a file that is taken away meanwhile must not look like a wrong one to who is reading it.
+      const again = await openIfThere(fileOf(digest)).catch(() => undefined);
+      if (!again) {
+        await file.close();
+        return undefined;
+      }
+      return fileBlob(file, readers.open(file), identity.size, verifyOnce(digest, identity, again));
     },
 
     async put(digest, blob) {
@@ -123,17 +131,17 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
   };
 
   /** One pass over the file, however many readers wait for its verdict; a wrong file is removed. */
-  function verifyOnce(digest: Digest, identity: Identity): Promise<void> {
+  function verifyOnce(digest: Digest, identity: Identity, file: FileHandle): Promise<void> {
     const key = `${digest} ${identity.text}`;
-    const running = verifying.get(key) ?? verifyFile(digest, identity).finally(() => verifying.delete(key));
+    const joined = verifying.get(key);
+    if (joined) void file.close().catch(() => undefined);
+    const running = joined ?? verifyFile(digest, identity, file).finally(() => verifying.delete(key));
     verifying.set(key, running);
     running.catch(() => undefined);
     return running;
   }
 
-  async function verifyFile(digest: Digest, identity: Identity): Promise<void> {
-    const file = await openIfThere(fileOf(digest));
-    if (!file) throw new Error(`${digest} went away while it was being verified`);
+  async function verifyFile(digest: Digest, identity: Identity, file: FileHandle): Promise<void> {
     // Someone may have put another file there meanwhile: its being right would say nothing of the one that is read.
     if ((await identityOf(file)).text !== identity.text) {
       await file.close();

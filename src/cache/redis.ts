@@ -165,9 +165,12 @@ async function startUp(all: readonly Connection[], connectMs: number): Promise<v
   }
 }
 
-/** Is it Redis that is in trouble, or was only this command refused? A full Redis refuses writes and can be read. */
+/**
+ * Is it Redis that is in trouble, or was only this command refused? A full Redis refuses writes and can be read; a
+ * record that is not JSON is nobody's trouble but its own.
+ */
 function isAwayError(error: unknown): boolean {
-  if (!(error instanceof ErrorReply)) return true;
+  if (!(error instanceof ErrorReply)) return !(error instanceof SyntaxError);
   return /^(?:LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|NOAUTH|WRONGPASS|NOPERM|TRYAGAIN)/.test(error.message);
 }
 

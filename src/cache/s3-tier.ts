@@ -158,7 +158,8 @@ function createStream(s3: S3Store, { key, bytes }: S3Object, stallMs: number): P
 
   async function read(position: number, maxBytes: number): Promise<Buffer> {
     if (isClosed) throw new Error('the reader is closed');
-    if (!stream || position !== at) {
+    // What broke while nobody waited for it is taken up again: the store cuts off those who take their time.
+    if (!stream || position !== at || (stream.errored && held.length === 0)) {
       stop();
       stream = await s3.read(key, position);
       // Told by the read that fails of it.

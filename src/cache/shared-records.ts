@@ -113,7 +113,11 @@ export function createSharedSpace<T>(options: SharedSpaceOptions<T>): SharedSpac
     async catchUp() {
       for (const key of Array.from(untold.keys())) {
         const value = await getOwn(key);
-        await tell([key], () => (value === undefined ? all.delete(key) : all.set(key, value, shared.ttlMs)));
+        await tell([key], async () => {
+          if (value === undefined) return all.delete(key);
+          const theirs = isNewer && (await all.get(key).catch(() => undefined));
+          if (theirs === undefined || !isNewer?.(theirs, value)) await all.set(key, value, shared.ttlMs);
+        });
         if (untold.has(key)) return;
       }
     },

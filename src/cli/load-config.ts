@@ -143,9 +143,14 @@ async function fromEnvironment(env: Io['env'], known: Tree): Promise<Contributio
     const value = name.endsWith('_FILE') && !paths.has(name) ? await readSecret(text) : text;
     if (!path) mistakes.push({ path: name, message: 'no key of the configuration has this name' });
     else if (value === undefined) mistakes.push({ path: name, message: `the file ${text} cannot be read` });
-    else tree = merge(tree, nest(path, path.includes('credentials') ? value : parseDocument(value).toJS()));
+    else tree = merge(tree, nest(path, isSecret(path) ? value : parseDocument(value).toJS()));
   }
   return { tree, mistakes };
+}
+
+/** A password of digits is no number. */
+function isSecret(path: readonly string[]): boolean {
+  return /^(?:username|password|accessKeyId|secretAccessKey)$/.test(path.at(-1) ?? '');
 }
 
 /** Of upstreams that only the command line names, those with a name of one word can be found out. */

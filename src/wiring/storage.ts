@@ -31,11 +31,12 @@ export async function openStorage(context: Context): Promise<Storage> {
   const { cache } = config;
   await mkdir(cache.disk.path, { recursive: true });
   const local = await openDiskParts(context);
+  let records: Records | undefined;
   const redis = await openRedisParts(context, () => {
     // It goes on with what fails now when Redis is back the next time.
-    records.catchUp().catch(() => undefined);
+    records?.catchUp().catch(() => undefined);
   });
-  const records = openRecords(context, redis);
+  records = openRecords(context, redis);
   const s3 = await openS3Parts(context);
   const far: FarTier[] = [];
   if (redis) far.push({ tier: redis.tier, isAwaited: true });
