@@ -174,7 +174,11 @@ export function openCatalog(path: string, now: () => number): Catalog {
     has: (digest) => has.get(digest) !== undefined,
     totalBytes: () => Number(total.get()?.['bytes'] ?? 0),
     oldest(count) {
-      flush();
+      try {
+        flush();
+      } catch {
+        // Where nothing can be written, as on a full disk, what may go has to be known all the same.
+      }
       return entriesOf(oldest.all(count));
     },
     *byUse() {

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -25,7 +25,8 @@ export interface DiskOptions {
 export interface DiskBooks {
   /** Right before content gets its name. A throw keeps it from getting one. */
   adding(digest: Digest, bytes: number): void;
-  added(): void;
+  /** It has its name; who took away what was there before may have struck it off. */
+  added(digest: Digest, bytes: number): void;
   used(digest: Digest): void;
   removed(digest: Digest): void;
   /** There is no room left on the device. */
@@ -102,6 +103,9 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
       verified.delete(digest);
       await rm(fileOf(digest), { force: true });
       books?.removed(digest);
+      // It may have come again meanwhile: what is in the books and not there does no harm, the other way round it stays.
+      const again = await stat(fileOf(digest)).catch(() => undefined);
+      if (again) books?.adding(digest, again.size);
     },
 
     async begin() {
@@ -122,7 +126,7 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
             await tier.delete(digest);
             throw error;
           });
-          books?.added();
+          books?.added(digest, size);
         },
       );
     },
@@ -212,10 +216,14 @@ function partialFile(
     async append(chunks) {
       const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
       const { bytesWritten } = await file.writev(chunks as Buffer[], end).catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOSPC') onFull();
+        if (error.code === 'ENOSPC' || error.code === 'EDQUOT') onFull();
         throw error;
       });
-      if (bytesWritten !== length) throw new Error(`wrote ${bytesWritten} of ${length} bytes`);
+      if (bytesWritten !== length) {
+        // What still fitted was written; only a next write would be told that there is no room.
+        onFull();
+        throw new Error(`wrote ${bytesWritten} of ${length} bytes`);
+      }
       end += length;
     },
     reader,

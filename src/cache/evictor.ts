@@ -1,8 +1,8 @@
-import type { Catalog } from './catalog.ts';
+import type { Catalog, Entry } from './catalog.ts';
 import type { Tier } from './tier.ts';
 
 export interface EvictorOptions {
-  readonly catalog: Pick<Catalog, 'totalBytes' | 'oldest'>;
+  readonly catalog: Pick<Catalog, 'totalBytes' | 'oldest' | 'has'>;
   readonly disk: Pick<Tier, 'delete'>;
   readonly maxBytes: number;
   onEvicted(bytes: number): void;
@@ -24,7 +24,8 @@ export interface Evictor {
 
 /** Down to this share of the bound, so that not every blob that comes makes another go. */
 const lowWater = 0.9;
-const batch = 200;
+/** At once: blobs come many at a time, and what goes has to keep up with them. */
+const batch = 16;
 
 /** Keeps the disk within its bound: what was least recently used goes, what is pinned stays. */
 export function createEvictor({ catalog, disk, maxBytes, onEvicted, onFull, onTrouble }: EvictorOptions): Evictor {
@@ -32,21 +33,25 @@ export function createEvictor({ catalog, disk, maxBytes, onEvicted, onFull, onTr
 
   async function run(targetBytes: number): Promise<number> {
     let evicted = 0;
-    while (catalog.totalBytes() > targetBytes) {
-      const entries = catalog.oldest(batch);
-      if (entries.length === 0) {
+    for (let over; (over = catalog.totalBytes() - targetBytes) > 0;) {
+      const [first, ...others] = enough(catalog.oldest(batch), over);
+      if (!first) {
         onFull(catalog.totalBytes());
         break;
       }
-      for (const { digest, bytes } of entries) {
-        if (catalog.totalBytes() <= targetBytes) break;
-        // Whoever is reading it reads on: a file lives as long as it is open.
-        await disk.delete(digest);
-        evicted += bytes;
-        onEvicted(bytes);
-      }
+      await take(first);
+      await Promise.all(others.map(take));
     }
     return evicted;
+
+    async function take({ digest, bytes }: Entry): Promise<void> {
+      // Whoever is reading it reads on: a file lives as long as it is open.
+      await disk.delete(digest);
+      // Books that are not written to would have everything go, for the total never falls.
+      if (catalog.has(digest)) throw new Error(`${digest} went, and could not be struck off the books`);
+      evicted += bytes;
+      onEvicted(bytes);
+    }
   }
 
   async function attempt(target: (totalBytes: number) => number | undefined): Promise<void> {
@@ -68,4 +73,10 @@ export function createEvictor({ catalog, disk, maxBytes, onEvicted, onFull, onTr
     run,
     settled: () => running ?? Promise.resolve(),
   };
+}
+
+/** The first of them that make up so much. */
+function enough(entries: readonly Entry[], bytes: number): Entry[] {
+  let sum = 0;
+  return entries.filter((entry) => sum < bytes && (sum += entry.bytes) >= 0);
 }

@@ -1,4 +1,4 @@
-import { opendir, stat } from 'node:fs/promises';
+import { lstat, opendir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDigest } from '../oci/digest.ts';
@@ -18,7 +18,7 @@ export async function reconcile(path: string, catalog: Catalog, signal: AbortSig
       if (signal.aborted) return found;
       const digest = `${algorithm}:${name}`;
       if (!isDigest(digest) || catalog.has(digest)) continue;
-      const file = await stat(join(folder, name)).catch(() => undefined);
+      const file = await lstat(join(folder, name)).catch(() => undefined);
       if (!file?.isFile()) continue;
       catalog.add(digest, file.size);
       found++;

@@ -18,8 +18,18 @@ export interface RedisBounds {
   removed(digest: Digest): Promise<void>;
 }
 
+// Redis may have lost one of the books alone: the total is then what the sizes say.
+const recount = `
+  local function recount()
+    local sum = 0
+    for _, bytes in ipairs(redis.call('HVALS', KEYS[1])) do sum = sum + tonumber(bytes) end
+    redis.call('SET', KEYS[3], sum)
+  end
+  if redis.call('EXISTS', KEYS[3]) == 0 then recount() end
+`;
+
 // KEYS: sizes, order, total. ARGV: digest, bytes, now. Answers the new total.
-const add = script(`
+const add = script(`${recount}
   local before = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
   redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
@@ -27,7 +37,7 @@ const add = script(`
 `);
 
 // KEYS: sizes, order, total. ARGV: digest.
-const remove = script(`
+const remove = script(`${recount}
   local bytes = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
   redis.call('HDEL', KEYS[1], ARGV[1])
   redis.call('ZREM', KEYS[2], ARGV[1])
@@ -36,15 +46,16 @@ const remove = script(`
 
 // KEYS: sizes, order, total. ARGV: bytes. Takes the least recently used out of the books while there is more than
 // that; each replica that evicts at the same time gets others. Where Redis has lost the books, they start over.
-const takeOldest = script(`
+const takeOldest = script(`${recount}
   if tonumber(redis.call('GET', KEYS[3]) or '0') <= tonumber(ARGV[1]) then return false end
   local oldest = redis.call('ZPOPMIN', KEYS[2])[1]
   if not oldest then
     redis.call('DEL', KEYS[1], KEYS[3])
     return false
   end
-  redis.call('DECRBY', KEYS[3], tonumber(redis.call('HGET', KEYS[1], oldest) or '0'))
+  local bytes = redis.call('HGET', KEYS[1], oldest)
   redis.call('HDEL', KEYS[1], oldest)
+  if bytes then redis.call('DECRBY', KEYS[3], bytes) else recount() end
   return oldest
 `);
 

@@ -74,7 +74,7 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
   const workers = config.workers > 1 ? config.workers : undefined;
   log.info({ listen: places, admin, store: config.cache.disk.path, workers }, 'serving');
   const stopped = Promise.withResolvers<void>();
-  serving.failed?.catch(stopped.reject);
+  serving.failed?.catch((error: unknown) => void serving.stop().finally(() => stopped.reject(error)));
   let isStopping = false;
   io.onStop(() => {
     // Whoever asks twice does not want to wait.
@@ -98,11 +98,16 @@ async function serveAsWorker(config: Config, log: Log, link: WorkerLink, io: Io)
   io.onStop(() => undefined);
   const stopped = Promise.withResolvers<void>();
   link.onStop(stopped.resolve);
-  const mirror = await startOne(config, log, link);
-  link.onMetrics(mirror.metrics.toJson);
-  link.serving(mirror.ports);
+  let mirror: Mirror | undefined;
+  try {
+    mirror = await startOne(config, log, link);
+    link.onMetrics(mirror.metrics.toJson);
+    link.serving(mirror.ports);
+  } catch (error) {
+    link.failed((error as Error).message);
+  }
   await stopped.promise;
-  await mirror.stop();
+  await mirror?.stop();
 }
 
 interface Serving {
@@ -117,6 +122,7 @@ async function start(config: Config, log: Log): Promise<Serving> {
   try {
     return await startWorkers(config.workers, config, log);
   } catch (error) {
+    if (error instanceof CommandError) throw error;
     throw new CommandError(1, startFailure(error as Error, resolve(config.cache.disk.path)), { cause: error });
   }
 }

@@ -3,7 +3,8 @@ type SystemError = NodeJS.ErrnoException & { address?: string; port?: number };
 /** What to do about it, in one sentence. */
 export function startFailure(error: Error, store: string): string {
   const { code, syscall, address, port, message } = error as SystemError;
-  if (syscall === 'listen') {
+  // A worker says `bind`: the process that started it listens in its place.
+  if (port !== undefined && (syscall === 'listen' || syscall === 'bind')) {
     const reason = code === 'EADDRINUSE' ? 'is taken' : `cannot be listened at (${code})`;
     return `${address}:${port} ${reason}; choose another address with --listen or --admin.`;
   }

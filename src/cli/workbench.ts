@@ -38,7 +38,7 @@ export async function withWorkbench<T>(flags: StoreFlags, io: Io, work: (bench: 
   const log = createLog('warn', { isTerminal: true, write: io.err });
   const closers: (() => unknown)[] = [];
   try {
-    const context = { config, log, metrics: createMetrics(), now: Date.now, closers };
+    const context = { config, log, metrics: createMetrics(), now: Date.now, isCommand: true, closers };
     const opened = await openPullWork(context).catch((error: NodeJS.ErrnoException) => {
       throw new CommandError(1, startFailure(error, resolve(config.cache.disk.path)), { cause: error });
     });

@@ -9,8 +9,11 @@ import type { Io } from './io.ts';
 /** What workers say to the process that started them. */
 export type FromWorker =
   | { readonly kind: 'join'; readonly id: number; readonly key: string; readonly place: string }
-  | { readonly kind: 'leave' | 'dispute'; readonly key: string }
+  | { readonly kind: 'leave'; readonly key: string }
+  | { readonly kind: 'dispute'; readonly key: string; readonly place: string }
   | { readonly kind: 'serving'; readonly ports: readonly number[] }
+  /** It cannot start, and waits for its stop: whoever started it tells why, once for all. */
+  | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'metrics'; readonly id: number; readonly metrics: MetricsJson };
 
 export type ToWorker =
@@ -25,6 +28,7 @@ export interface WorkerLink {
   readonly place: string;
   readonly coordinator: CoordinatorLink;
   serving(ports: readonly number[]): void;
+  failed(reason: string): void;
   onStop(callback: () => void): void;
   onMetrics(answer: () => Promise<MetricsJson>): void;
 }
@@ -70,9 +74,10 @@ function linkOf(worker: Worker, place: string): WorkerLink {
           tell({ kind: 'join', id, key, place });
         }),
       leave: (key) => tell({ kind: 'leave', key }),
-      dispute: (key) => tell({ kind: 'dispute', key }),
+      dispute: (key, there) => tell({ kind: 'dispute', key, place: there }),
     },
     serving: (ports) => tell({ kind: 'serving', ports }),
+    failed: (reason) => tell({ kind: 'failed', reason }),
     onStop: (callback) => void (stop = callback),
     onMetrics: (answer) => void (metrics = answer),
   };

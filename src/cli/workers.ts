@@ -29,6 +29,9 @@ export interface Workers {
 const maxDeathsPerMinute = 20;
 const tooManyDeaths = `More than ${maxDeathsPerMinute} workers have ended within a minute; the lines before say when.`;
 
+/** What a worker may take for its end, beyond the grace for its answers. */
+const spareMs = 5000;
+
 /** Starts `count` processes with the same command line on the same addresses and the same store. */
 export async function startWorkers(count: number, config: Config, log: Log): Promise<Workers> {
   const coordinator = createCoordinator();
@@ -44,17 +47,23 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
   let isStopping = false;
   let questions = 0;
   const closers: (() => unknown)[] = [];
+  /** Of this process, which asks upstreams too: for the admin API. */
+  const own = createMetrics();
 
   function startOne(): void {
     const worker = cluster.fork({ [workerVariable]: folder });
     worker.on('message', (message: FromWorker) => onMessage(worker, message));
     worker.on('exit', () => onExit(worker));
+    // One that has just died cannot be told anything; its exit is what counts.
+    worker.on('error', () => undefined);
   }
 
   function onMessage(worker: Worker, message: FromWorker): void {
     const tell = (answer: ToWorker) => worker.isConnected() && worker.send(answer);
     switch (message.kind) {
       case 'join':
+        // Its last words may come after its exit: it leads nothing any more.
+        if (worker.isDead()) return;
         return void tell({
           kind: 'seat',
           id: message.id,
@@ -63,11 +72,17 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
       case 'leave':
         return coordinator.leave(worker.id, message.key);
       case 'dispute':
-        return coordinator.dispute(message.key);
+        return coordinator.dispute(message.key, message.place);
       case 'serving':
+        // A stop that came while it started it has not heard.
+        if (isStopping) return void tell({ kind: 'stop' });
         serving.set(worker.id, message.ports);
         if (serving.size === count) ready.resolve(message.ports);
         return;
+      case 'failed':
+        tell({ kind: 'stop' });
+        if (!isUp) return giveUp(new CommandError(1, message.reason));
+        return log.error({ worker: worker.id, err: message.reason }, 'a worker could not start');
       case 'metrics':
         return asked.get(message.id)?.(message.metrics);
       default:
@@ -82,7 +97,6 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     if (isStopping) return;
     const now = Date.now();
     deaths = [...deaths.filter((at) => now - at < 60_000), now];
-    // Its own words are on standard error already.
     if (!hasServed && !isUp) return giveUp(new CommandError(1, 'A worker ended before it served.'));
     if (deaths.length > maxDeathsPerMinute) return giveUp(new CommandError(1, tooManyDeaths));
     log.error({ worker: worker.id }, 'a worker has ended; another one takes its place');
@@ -100,14 +114,15 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
       return new Promise<MetricsJson | undefined>((resolve) => {
         // One that hangs must not hide the others.
         const timer = setTimeout(resolve, 1000, undefined);
-        asked.set(id, (found) => {
+        asked.set(id, (answer) => {
           clearTimeout(timer);
-          resolve(found);
+          resolve(answer);
         });
         if (worker?.isConnected()) worker.send({ kind: 'metrics', id } satisfies ToWorker);
       }).finally(() => asked.delete(id));
     });
-    return joinMetrics((await Promise.all(answers)).filter((found) => found !== undefined));
+    const found = (await Promise.all(answers)).filter((metrics) => metrics !== undefined);
+    return joinMetrics([...found, await own.toJson()]);
   }
 
   async function stop(): Promise<void> {
@@ -115,10 +130,12 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     const all = Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
     await Promise.all(
       all.map((worker) => {
+        if (worker.isDead()) return undefined;
         const exit = new Promise((resolve) => worker.once('exit', resolve));
-        if (worker.isDead()) return Promise.resolve();
         if (worker.isConnected()) worker.send({ kind: 'stop' } satisfies ToWorker);
-        return exit;
+        // One that hangs never ends by itself.
+        const timer = setTimeout(() => worker.process.kill('SIGKILL'), config.limits.stopGrace + spareMs);
+        return exit.finally(() => clearTimeout(timer));
       }),
     );
     for (const close of closers.splice(0).toReversed()) await close();
@@ -131,7 +148,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     isUp = true;
     const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
     const isReady = () => !isStopping && serving.size > 0;
-    const context = { config, log, metrics: createMetrics(), now: Date.now, closers };
+    const context = { config, log, metrics: own, now: Date.now, closers };
     const admin =
       address && (await startAdmin({ ...address, isReady, metrics, api: createAdminApi(await openPullWork(context)) }));
     if (admin) closers.push(admin.stop);

@@ -9,7 +9,7 @@ export interface CoordinatorLink {
   /** @returns the socket of the worker that leads; undefined when this one does */
   join(key: string): Promise<string | undefined>;
   leave(key: string): void;
-  dispute(key: string): void;
+  dispute(key: string, place: string): void;
 }
 
 export interface WorkerFleetOptions {
@@ -61,12 +61,16 @@ export async function createWorkerFleet({ link, place, stallMs, onTrouble }: Wor
   function lead(key: FleetKey, name: string): Leader {
     const { promise, resolve, reject } = Promise.withResolvers<() => Promise<Blob>>();
     promise.catch(() => undefined);
-    led.set(name, { repository: key.repository, passOn: promise });
+    const own: Led = { repository: key.repository, passOn: promise };
+    led.set(name, own);
     let isOver = false;
     const leave = () => {
-      if (!isOver) link.leave(name);
+      // A later download of the same may have taken its place here: then that one leads.
+      if (!isOver && led.get(name) === own) {
+        led.delete(name);
+        link.leave(name);
+      }
       isOver = true;
-      led.delete(name);
       reject(new Error('the download was given up'));
       return Promise.resolve();
     };
@@ -99,14 +103,21 @@ export async function createWorkerFleet({ link, place, stallMs, onTrouble }: Wor
     const socket = connect(there);
     socket.on('error', () => undefined);
     socket.setTimeout(stallMs, () => {
-      link.dispute(name);
+      link.dispute(name, there);
       socket.destroy(new Error('the worker that downloads it is silent'));
     });
     socket.write(`${JSON.stringify({ key: name, from })}\n`);
     try {
       const { head, rest } = await readHead(socket);
       const { size, repository } = head as { size: number; repository: string };
-      return { size, repository, body: readBody(socket, rest, size - from), cancel: () => void socket.destroy() };
+      // From here on, it is silent only when somebody waits for it.
+      socket.setTimeout(0);
+      return {
+        size,
+        repository,
+        body: readBody(socket, rest, size - from, stallMs),
+        cancel: () => void socket.destroy(),
+      };
     } catch {
       socket.destroy();
       return undefined;
@@ -169,14 +180,17 @@ async function readHead(socket: Socket): Promise<{ head: unknown; rest: Buffer }
   return promise;
 }
 
-async function* readBody(socket: Socket, rest: Buffer, bytes: number): AsyncGenerator<Buffer> {
+async function* readBody(socket: Socket, rest: Buffer, bytes: number, stallMs: number): AsyncGenerator<Buffer> {
   let left = bytes - rest.length;
   if (rest.length > 0) yield rest;
   if (left > 0) {
+    socket.setTimeout(stallMs);
     for await (const chunk of socket) {
       left -= chunk.length;
+      socket.setTimeout(0);
       yield chunk;
       if (left <= 0) break;
+      socket.setTimeout(stallMs);
     }
   }
   socket.destroy();

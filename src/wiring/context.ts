@@ -11,6 +11,8 @@ export interface Context {
   now(): number;
   /** Where this process is one of several that serve together. */
   readonly team?: Team | undefined;
+  /** A command beside the server of a store: it takes nothing away but what it was asked to. */
+  readonly isCommand?: boolean;
   /** What ends each part, in the order of their starts. */
   readonly closers: (() => unknown)[];
 }

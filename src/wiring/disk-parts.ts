@@ -20,8 +20,9 @@ export interface DiskParts {
   readonly reconciled: Promise<void>;
 }
 
-export async function openDiskParts({ config, log, metrics, now, closers }: Context): Promise<DiskParts> {
-  const { path, maxSize } = config.cache.disk;
+export async function openDiskParts({ config, log, metrics, now, isCommand, closers }: Context): Promise<DiskParts> {
+  const { path } = config.cache.disk;
+  const maxSize = isCommand ? Infinity : config.cache.disk.maxSize;
   const catalog = openCatalog(join(path, 'catalog.sqlite'), now);
   closers.push(() => catalog.close());
   const onTrouble = (error: unknown) => {
@@ -42,7 +43,10 @@ export async function openDiskParts({ config, log, metrics, now, closers }: Cont
     maxBufferBytes: config.limits.streamBuffers,
     books: {
       adding: (digest, bytes) => quietly(() => catalog.add(digest, bytes), undefined),
-      added: () => evictor.check(),
+      added(digest, bytes) {
+        quietly(() => catalog.has(digest) || catalog.add(digest, bytes), undefined);
+        evictor.check();
+      },
       used: (digest) => catalog.used(digest),
       removed: (digest) => quietly(() => catalog.remove(digest), undefined),
       full: () => evictor.relieve(),

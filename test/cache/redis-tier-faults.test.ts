@@ -11,7 +11,7 @@ import { failureOf, within } from '../fixtures/servers.ts';
 
 const skip = hasRedis ? false : 'redis-server is not installed';
 const chunkBytes = 1024 * 1024;
-const content = noise('redis tier', 8.5 * chunkBytes);
+const content = noise('redis tier', 5.5 * chunkBytes);
 const digest = digestOf(content);
 const booksName = 'narrows:{books}:sizes';
 
@@ -53,7 +53,7 @@ async function readRight(blob: Blob, bytes = content): Promise<{ length: number;
 }
 
 void t.test('a chunk is missing: the copy is none from then on', { skip }, async (t) => {
-  for (const at of [0, 4, 8]) {
+  for (const at of [0, 3, 5]) {
     const stage = await openTestTier(t);
     await put(stage);
     stage.server.cli('DEL', stage.keysOf(digest).chunks[at]!);
@@ -71,10 +71,10 @@ void t.test('a chunk goes while it is read: no reader gets past it', { skip }, a
   await put(stage);
   const readers = await Promise.all(Array.from({ length: 5 }, () => opened(stage)));
   for (const reader of readers) await reader.read(0, 10);
-  stage.server.cli('DEL', stage.keysOf(digest).chunks[7]!);
+  stage.server.cli('DEL', stage.keysOf(digest).chunks[5]!);
   for (const { length, error } of await Promise.all(readers.map((reader) => readRight(reader)))) {
-    t.match(error, { message: /chunk 7 of .* is gone/ });
-    t.equal(length, 7 * chunkBytes);
+    t.match(error, { message: /chunk 5 of .* is gone/ });
+    t.equal(length, 5 * chunkBytes);
   }
   t.ok(isGone(stage));
 });
@@ -109,12 +109,12 @@ void t.test('a chunk is something else: reading fails', { skip }, async (t) => {
 });
 
 void t.test('a chunk is tampered with: the verdict is withheld, and the copy goes', { skip }, async (t) => {
-  for (const at of [0, 5, 8]) {
+  for (const at of [0, 3, 5]) {
     const stage = await openTestTier(t);
     await put(stage);
     const key = stage.keysOf(digest).chunks[at]!;
     stage.server.cli('SETRANGE', key, '7', 'tampered');
-    t.equal(stage.server.cli('STRLEN', key), String(at === 8 ? chunkBytes / 2 : chunkBytes));
+    t.equal(stage.server.cli('STRLEN', key), String(at === 5 ? chunkBytes / 2 : chunkBytes));
     await t.rejects(readAll(await opened(stage)), /other content than that of/);
     t.equal(await stage.tier.open(digest), undefined);
     t.ok(isGone(stage));
@@ -133,7 +133,7 @@ void t.test('the meta is forged: no wrong content is vouched for, and the right 
     'a byte more': { ...real, size: size + 1 },
     'a byte less': { ...real, size: size - 1 },
     'a chunk more': { ...real, size: size + chunkBytes },
-    'a chunk less': { ...real, size: 8 * chunkBytes },
+    'a chunk less': { ...real, size: 5 * chunkBytes },
     nothing: { ...real, size: 0 },
     'more than can be': { ...real, size: 2 ** 50 },
     'more than is safe': { ...real, size: 2 ** 60 },
@@ -144,7 +144,7 @@ void t.test('the meta is forged: no wrong content is vouched for, and the right 
     'other chunks': { ...real, chunkBytes: 1000 },
     'more than is known': { ...real, more: true },
     'another generation': { ...real, generation: '00000000-0000-4000-8000-000000000000' },
-    'a generation that leads astray': { ...real, generation: `${'../'.repeat(12)}` },
+    'a generation that leads astray': { ...real, generation: '../'.repeat(12) },
     'no object': 'text',
     null: null,
     list: [real],
@@ -242,7 +242,7 @@ void t.test('killed while it is written: what it kept is no copy', { skip }, asy
   const blob: Blob = {
     ...plain,
     async read(position, maxBytes) {
-      if (position >= 5 * chunkBytes) {
+      if (position >= 4 * chunkBytes) {
         arrived.resolve();
         await killed.promise;
       }
@@ -251,14 +251,14 @@ void t.test('killed while it is written: what it kept is no copy', { skip }, asy
   };
   const putting = failureOf(stage.tier.put(digest, blob));
   await arrived.promise;
-  await until(() => stage.keysOf(digest).chunks.length >= 4, 'some chunks');
+  await until(() => stage.keysOf(digest).chunks.length >= 3, 'some chunks');
   await stage.server.kill();
   killed.resolve();
   t.match(await within(5000, 'the failure', putting), { name: 'TierAway' });
   await stage.server.restart();
   await until(() => stage.changes.at(-1) === undefined, 'the server');
   const { chunks } = stage.keysOf(digest);
-  t.ok(chunks.length >= 4, 'it was kept');
+  t.ok(chunks.length >= 3, 'it was kept');
   t.ok(
     chunks.every((key) => Number(stage.server.cli('PTTL', key)) > 0),
     'and goes by itself',

@@ -21,7 +21,7 @@ import { serveSockets } from '../fixtures/servers.ts';
 const skip = hasRedis ? false : 'redis-server is not installed';
 const MiB = 1024 * 1024;
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 interface Stage {
   readonly registry: TestRegistry;
@@ -35,7 +35,8 @@ async function prepare(t: Test, settings: object = {}, ...redisArgs: string[]): 
   t.teardown(registry.close);
   const redis = await startRedis(t, ...redisArgs);
   const config = join(await temporaryFolder(t), 'narrows.yaml');
-  await writeFile(config, JSON.stringify({ cache: { redis: settings } }));
+  // Whoever tests on a busy machine must not take it for a silent Redis.
+  await writeFile(config, JSON.stringify({ cache: { redis: { timeout: '2s', ...settings } } }));
   const args = ['--config', config, '--upstream', `docker.io=${registry.url}`];
   const start = async (url = redis.url) =>
     startServe(t, { args: [...args, ...(url ? ['--redis', url] : []), '--store', await temporaryFolder(t)] });
@@ -108,17 +109,18 @@ function holdBack(registry: TestRegistry, blob: Content, ...stops: number[]): ((
 async function startTap(t: Test, port: number, onPassing: (total: number) => void | Promise<void>): Promise<string> {
   let total = 0;
   let turn = Promise.resolve();
-  const pass = (chunk: Buffer, to: Socket) => {
-    turn = turn.then(async () => {
-      total += chunk.length;
-      await onPassing(total);
-      to.write(chunk);
-    });
+  const pass = async (before: Promise<void>, chunk: Buffer, to: Socket) => {
+    await before;
+    total += chunk.length;
+    await onPassing(total);
+    to.write(chunk);
   };
   const tap = await serveSockets(t, (socket) => {
     const redis = connect(port, '127.0.0.1');
     socket.pipe(redis);
-    redis.on('data', (chunk: Buffer) => pass(chunk, socket));
+    redis.on('data', (chunk: Buffer) => {
+      turn = pass(turn, chunk, socket);
+    });
     redis.on('error', () => undefined);
     redis.on('close', () => void turn.then(() => socket.destroy()));
     socket.on('close', () => redis.destroy());
@@ -149,7 +151,7 @@ void t.test('fleet: Redis dies in the middle of a read, and the upstream gives t
 void t.test('fleet: chunks that go while they are read are made up for by the upstream', { skip }, async (t) => {
   const { registry, redis, start } = await prepare(t);
   const a = await start();
-  for (const round of [0, 1, 2, 3, 4]) {
+  for (const round of [0, 1, 2]) {
     const blob = blobOf(noise(`chunks that go ${round}`, 8 * MiB));
     registry.put('library/x', blob);
     await hashDownload(a.url + pathOf(blob));
@@ -203,35 +205,33 @@ void t.test('fleet: a forged copy is never taken for a blob, and the next pull i
     () => null,
     (copy) => ({ ...copy, size: 3 * MiB }),
     (copy) => ({ ...copy, size: 4 * MiB + 1 }),
+    (copy) => ({ ...copy, size: 2 ** 29 }),
     (copy) => ({ ...copy, size: 2 ** 52 }),
     (copy) => ({ ...copy, size: 0 }),
-    (copy) => ({ ...copy, size: -1 }),
     (copy) => ({ ...copy, generation }),
     (copy) => ({ ...copy, generation: '../../x' }),
-    (copy) => ({ ...copy, chunkBytes: 1 }),
     (copy) => ({ ...copy, version: 2 }),
   ];
-  for (const isSizeKnown of [true, false]) {
-    for (const forge of forgeries) {
-      const blob = blobOf(noise(`forged ${isSizeKnown} ${String(forge)}`, 4 * MiB));
-      registry.put('library/x', blob);
-      if (isSizeKnown) {
-        const manifest = manifestOf(blob);
-        registry.put('library/x', manifest);
-        await download(`${a.url}/v2/docker.io/library/x/manifests/${manifest.digest}`);
-      }
-      await hashDownload(a.url + pathOf(blob));
-      await until(() => isInRedis(redis, blob), 'the blob in Redis');
-      const meta = `narrows:{${blob.digest}}:blob`;
-      const forged = forge(JSON.parse(redis.cli('GET', meta)) as Record<string, unknown>);
-      redis.cli('SET', meta, typeof forged === 'string' ? forged : JSON.stringify(forged), 'KEEPTTL');
-      const what = `${String(forge)}, size ${isSizeKnown ? 'known' : 'unknown'}`;
-      const first = await hashDownload(b.url + pathOf(blob));
-      t.ok(isHonest(first, blob), what);
-      const second = await hashDownload(b.url + pathOf(blob));
-      t.ok(isRight(second, blob), `${what}: first ${first.status} ${first.isComplete}, then ${second.status}`);
+  const check = async (forge: (typeof forgeries)[0], isSizeKnown: boolean) => {
+    const what = `${String(forge)}, size ${isSizeKnown ? 'known' : 'unknown'}`;
+    const blob = blobOf(noise(`forged: ${what}`, 4 * MiB));
+    registry.put('library/x', blob);
+    if (isSizeKnown) {
+      const manifest = manifestOf(blob);
+      registry.put('library/x', manifest);
+      await download(`${a.url}/v2/docker.io/library/x/manifests/${manifest.digest}`);
     }
-  }
+    await hashDownload(a.url + pathOf(blob));
+    await until(() => isInRedis(redis, blob), 'the blob in Redis');
+    const meta = `narrows:{${blob.digest}}:blob`;
+    const forged = forge(JSON.parse(redis.cli('GET', meta)) as Record<string, unknown>);
+    redis.cli('SET', meta, typeof forged === 'string' ? forged : JSON.stringify(forged), 'KEEPTTL');
+    const first = await hashDownload(b.url + pathOf(blob));
+    t.ok(isSizeKnown ? isRight(first, blob) : isHonest(first, blob), what);
+    const second = await hashDownload(b.url + pathOf(blob));
+    t.ok(isRight(second, blob), `${what}: first ${first.status} ${first.isComplete}, then ${second.status}`);
+  };
+  await Promise.all([true, false].flatMap((isKnown) => forgeries.map((forge) => check(forge, isKnown))));
 });
 
 function manifestOf(layer: Content): Content {
@@ -257,6 +257,7 @@ for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
     await until(() => read === 10 * 4 * MiB, 'followers that have all that the leader gave');
     a.child.kill(signal);
     await until(() => chunksIn(redis, blob).length === 6, 'another leader that goes on where the first was');
+    const grown = chunksIn(redis, blob)[0]!.split(':').at(-2)!;
     t.equal(registry.count('GET blobs'), 2);
     t.equal(registry.seen.findLast(({ method }) => method === 'GET')!.headers.range, `bytes=${4 * MiB}-`);
     // It comes back while the other is in the middle, and has all the rest at once.
@@ -264,7 +265,7 @@ for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
     wakeFirst!();
     const first = await leading;
     t.ok(signal === 'SIGKILL' ? !first.isComplete : isRight(first, blob), 'its own client');
-    t.equal(chunksIn(redis, blob).length, 6);
+    t.equal(chunksIn(redis, blob).filter((key) => key.includes(grown)).length, 6);
     wakeSecond!();
     t.equal((await Promise.all(following)).filter((got) => isRight(got, blob)).length, 10);
     await until(() => isInRedis(redis, blob), 'the whole in Redis');
@@ -299,7 +300,9 @@ for (const what of ['flushed', 'restarted empty'] as const) {
 }
 
 void t.test('fleet: a Redis without memory holds up nobody', { skip }, async (t) => {
-  const { registry, redis, start } = await prepare(t, {}, '--maxmemory', '6mb', '--maxmemory-policy', 'noeviction');
+  // Whoever waited for a lease would wait long.
+  const full = ['--maxmemory', '6mb', '--maxmemory-policy', 'noeviction'];
+  const { registry, redis, start } = await prepare(t, { lease: '60s' }, ...full);
   const replicas = await Promise.all([start(), start(), start()]);
   const image = buildImage({ platforms: ['linux/amd64', 'linux/arm64'], payloadBytes: 10 * MiB });
   registry.putImage('library/x', '1', image);
@@ -310,7 +313,7 @@ void t.test('fleet: a Redis without memory holds up nobody', { skip }, async (t)
   }
   for (const blob of [...child!.layers, child!.config]) {
     const all = await Promise.all(replicas.map((replica) => hashDownload(replica.url + pathOf(blob))));
-    for (const got of all) t.ok(isRight(got, blob), `after ${Math.round(got.ms)} ms`);
+    for (const got of all) t.ok(isRight(got, blob) && got.ms < 20_000, `after ${Math.round(got.ms)} ms`);
   }
-  t.match(redis.cli('SET', 'x', 'x'), /^OOM/);
+  t.match(redis.cli('INFO', 'errorstats'), /errorstat_OOM:count=[1-9]/);
 });
