@@ -25,12 +25,17 @@ export interface Breaker {
   readonly isOpen: boolean;
   /** @throws TierAway at once while it is open, and after `stallMs` of silence; else what `action` throws */
   run<T>(action: () => Promise<T>): Promise<T>;
+  /** The same for large values, which take longer to come whole: while only such are waited for, so is the tier. */
+  runLarge<T>(action: () => Promise<T>): Promise<T>;
   /** The same for what takes as long as it takes, and finds out by itself when nothing moves. */
   pass<T>(action: () => Promise<T>): Promise<T>;
   /** Leaves it alone from now on, until a probe comes through. */
   trip(error: unknown): void;
   close(): void;
 }
+
+/** What a large value may take, in silences of a small one. */
+const largePatience = 5;
 
 /** The event loop turns, and so reads what has come, at least this often before anyone is judged. */
 const stepsOfSilence = 4;
@@ -45,6 +50,7 @@ const stepsOfSilence = 4;
 export function createBreaker(options: BreakerOptions): Breaker {
   const { name, stallMs, retryMs, maxRetryMs, probe, isAway, onChange } = options;
   const waiting = new Set<(error: TierAway) => void>();
+  let smallOnes = 0;
   let lastSignMs = 0;
   let silentSteps = 0;
   let watch: NodeJS.Timeout | undefined;
@@ -101,9 +107,28 @@ export function createBreaker(options: BreakerOptions): Breaker {
     if (waiting.size === 0) return;
     // A step counts once, however long it took: this process may have been busy itself, its questions not even written.
     silentSteps++;
-    const isStalled = silentSteps >= stepsOfSilence && performance.now() - lastSignMs >= stallMs;
-    if (isStalled) trip(new Error(`nothing came for ${stallMs} ms`));
+    const patience = smallOnes > 0 ? 1 : largePatience;
+    const isStalled = silentSteps >= stepsOfSilence * patience && performance.now() - lastSignMs >= stallMs * patience;
+    if (isStalled) trip(new Error(`nothing came for ${stallMs * patience} ms`));
     else startWatch();
+  }
+
+  async function watched<T>(action: () => Promise<T>): Promise<T> {
+    if (isOpen || isClosed) throw new TierAway(name);
+    const { promise: away, reject } = Promise.withResolvers<never>();
+    if (waiting.size === 0) onSign();
+    waiting.add(reject);
+    startWatch();
+    try {
+      const acting = action();
+      acting.catch(() => undefined);
+      return await Promise.race([acting, away]);
+    } catch (error) {
+      throw judged(error);
+    } finally {
+      waiting.delete(reject);
+      onSign();
+    }
   }
 
   return {
@@ -111,23 +136,16 @@ export function createBreaker(options: BreakerOptions): Breaker {
       return isOpen;
     },
 
-    async run<T>(action: () => Promise<T>): Promise<T> {
-      if (isOpen || isClosed) throw new TierAway(name);
-      const { promise: away, reject } = Promise.withResolvers<never>();
-      if (waiting.size === 0) onSign();
-      waiting.add(reject);
-      startWatch();
+    async run(action) {
+      smallOnes++;
       try {
-        const acting = action();
-        acting.catch(() => undefined);
-        return await Promise.race([acting, away]);
-      } catch (error) {
-        throw judged(error);
+        return await watched(action);
       } finally {
-        waiting.delete(reject);
-        onSign();
+        smallOnes--;
       }
     },
+
+    runLarge: watched,
 
     async pass(action) {
       if (isOpen || isClosed) throw new TierAway(name);

@@ -1,40 +1,20 @@
 import { createHash } from 'node:crypto';
-import { createClient, createCluster, createSentinel, ErrorReply, RESP_TYPES } from '@redis/client';
+import { ErrorReply } from '@redis/client';
 import KeyvRedis from '@keyv/redis';
 import { Keyv } from 'keyv';
 import { createBreaker } from './breaker.ts';
 import type { Breaker } from './breaker.ts';
+import { connect } from './redis-connection.ts';
+import type { Argument, Connection, ConnectionOptions, RedisReply } from './redis-connection.ts';
 
-/** Where a Redis or Valkey is, in one of its three shapes. */
-export type RedisPlace =
-  | { readonly kind: 'single'; readonly url: URL }
-  | { readonly kind: 'sentinel'; readonly master: string; readonly nodes: readonly HostPort[] }
-  | { readonly kind: 'cluster'; readonly nodes: readonly HostPort[] };
+export type { Argument, HostPort, RedisPlace, RedisReply } from './redis-connection.ts';
 
-export interface HostPort {
-  readonly host: string;
-  readonly port: number;
-}
-
-export interface RedisOptions {
-  readonly place: RedisPlace;
-  readonly username?: string | undefined;
-  readonly password?: string | undefined;
-  readonly tls?: { readonly ca?: string | undefined } | undefined;
+export interface RedisOptions extends ConnectionOptions {
   /** Before every key, so that other data may live beside. */
   readonly prefix: string;
-  readonly connectMs: number;
-  /** How long Redis may be silent before it is left alone. */
-  readonly stallMs: number;
-  /** Commands that wait for an answer on one connection. */
-  readonly maxQueue: number;
   /** @param error why it is left alone; undefined when it is used again */
   onChange(error: unknown): void;
 }
-
-export type Argument = string | Buffer;
-/** What Redis answers; texts come as buffers. */
-export type RedisReply = Buffer | number | string | null | undefined | readonly RedisReply[];
 
 /** A Lua script, and the hash that Redis knows it by. */
 export interface Script {
@@ -60,6 +40,11 @@ export interface Redis {
   close(): Promise<void>;
 }
 
+type KeyvClient = KeyvRedis<unknown>['client'];
+
+/** More than this is a large value. */
+const maxSmallBytes = 64 * 1024;
+
 export function script(text: string): Script {
   return { text, sha1: createHash('sha1').update(text).digest('hex') };
 }
@@ -70,10 +55,12 @@ export function script(text: string): Script {
  */
 export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise<void> } {
   const { prefix, stallMs, onChange } = options;
-  const small = connect(options);
-  const bulk = connect(options);
-  const messages = connect(options);
+  const onMoved = (error: Error) => breaker.trip(error);
+  const small = connect(options, onMoved);
+  const bulk = connect(options, onMoved);
+  const messages = connect(options, onMoved);
   const all = [small, bulk, messages];
+  const stores: KeyvRedis<unknown>[] = [];
   const wanted = new Map<string, (message: string) => void>();
   const breaker: Breaker = createBreaker({
     name: 'redis',
@@ -82,6 +69,7 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
     maxRetryMs: 2000,
     async probe() {
       await Promise.all(all.map((connection) => connection.open()));
+      for (const store of stores) store.client = small.client as KeyvClient;
       await Promise.all([small.send(undefined, ['PING']), bulk.send(undefined, ['PING'])]);
       await tryWrite();
       await resubscribe();
@@ -104,7 +92,8 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
   }
 
   function through(connection: Connection, key: string | undefined, args: readonly Argument[]): Promise<RedisReply> {
-    return breaker.run(() => connection.send(key, args));
+    const run = connection === bulk ? breaker.runLarge : breaker.run;
+    return run(() => connection.send(key, args));
   }
 
   const redis: Redis = {
@@ -115,19 +104,21 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
     command: (key, ...args) => through(small, key, args),
     transfer: (key, ...args) => through(bulk, key, args),
     async run({ text, sha1 }, keys, ...args) {
-      // Scripts carry the chunks, so they are large values as well.
+      // Some scripts carry a chunk.
+      const connection = args.some((arg) => arg.length > maxSmallBytes) ? bulk : small;
       const rest = [String(keys.length), ...keys, ...args];
       try {
-        return await through(bulk, keys[0], ['EVALSHA', sha1, ...rest]);
+        return await through(connection, keys[0], ['EVALSHA', sha1, ...rest]);
       } catch (error) {
         if (!(error instanceof ErrorReply) || !error.message.startsWith('NOSCRIPT')) throw error;
-        return through(bulk, keys[0], ['EVAL', text, ...rest]);
+        return through(connection, keys[0], ['EVAL', text, ...rest]);
       }
     },
     records: (namespace) => {
-      const client = small.client as ConstructorParameters<typeof KeyvRedis>[0];
+      const client = small.client as KeyvClient;
       const store = new KeyvRedis(client, { throwOnErrors: true, throwOnConnectError: true, keyPrefixSeparator: ':' });
       store.on('error', () => undefined);
+      stores.push(store);
       return new Keyv({ store, namespace: prefix + namespace, useKeyPrefix: false, throwOnErrors: true });
     },
     guard: (action) => breaker.run(action),
@@ -172,128 +163,4 @@ async function startUp(all: readonly Connection[], connectMs: number): Promise<v
 function isAwayError(error: unknown): boolean {
   if (!(error instanceof ErrorReply)) return !(error instanceof SyntaxError);
   return /^(?:LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|NOAUTH|WRONGPASS|NOPERM|TRYAGAIN)/.test(error.message);
-}
-
-/** What the three kinds of clients have in common. */
-interface Connection {
-  readonly client: unknown;
-  /** What it last failed with. */
-  trouble(): Error | undefined;
-  /** Anew, unless that was just done: it may be dead without saying so, or stuck on a server that is gone. */
-  open(): Promise<void>;
-  send(key: string | undefined, args: readonly Argument[]): Promise<RedisReply>;
-  subscribe(channel: string, listener: (message: string) => void): Promise<void>;
-  close(): Promise<void>;
-}
-
-const asBuffers = { typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } } as const;
-
-function connect(options: RedisOptions): Connection {
-  const { place, username, password, connectMs, stallMs, maxQueue, tls } = options;
-  const socket = {
-    connectTimeout: connectMs,
-    // A connection that is dead without saying so is found out by the pings below.
-    socketTimeout: Math.max(20_000, 4 * stallMs),
-    reconnectStrategy: (tries: number) => Math.min(50 * 2 ** tries, 2000),
-    ...(tls && { tls: true as const, ...(tls.ca !== undefined && { ca: tls.ca }) }),
-  };
-  const common = {
-    ...(username !== undefined && { username }),
-    ...(password !== undefined && { password }),
-    commandsQueueMaxLength: maxQueue,
-    disableOfflineQueue: true,
-    pingInterval: 5000,
-    disableClientInfo: true,
-    socket,
-  };
-  switch (place.kind) {
-    case 'single': {
-      const url = new URL(place.url);
-      if (tls) url.protocol = 'rediss:';
-      const client = createClient({ ...common, url: url.href });
-      return {
-        ...lifeOf(client, connectMs),
-        send: (_key, args) => client.sendCommand<RedisReply>(args, asBuffers),
-        subscribe: async (channel, listener) => {
-          await client.subscribe(channel, listener);
-        },
-      };
-    }
-    case 'sentinel': {
-      const client = createSentinel({
-        name: place.master,
-        sentinelRootNodes: place.nodes.map(({ host, port }) => ({ host, port })),
-        nodeClientOptions: common,
-        sentinelClientOptions: { socket: { connectTimeout: connectMs } },
-        scanInterval: 1000,
-        passthroughClientErrorEvents: true,
-      });
-      return {
-        ...lifeOf(client, connectMs),
-        send: (_key, args) => client.sendCommand<RedisReply>(false, [...args], asBuffers),
-        subscribe: async (channel, listener) => {
-          await client.subscribe(channel, listener);
-        },
-      };
-    }
-    case 'cluster': {
-      const client = createCluster({
-        rootNodes: place.nodes.map(({ host, port }) => ({ socket: { host, port } })),
-        defaults: common,
-      });
-      return {
-        ...lifeOf(client, connectMs),
-        send: (key, args) => client.sendCommand<RedisReply>(key, false, [...args], asBuffers),
-        subscribe: async (channel, listener) => {
-          await client.subscribe(channel, listener);
-        },
-      };
-    }
-    default:
-      return place satisfies never;
-  }
-}
-
-interface Life {
-  readonly isOpen: boolean;
-  on(event: 'error', listener: (error: unknown) => void): unknown;
-  connect(): Promise<unknown>;
-  destroy(): unknown;
-}
-
-function lifeOf(client: Life, connectMs: number): Pick<Connection, 'client' | 'trouble' | 'open' | 'close'> {
-  let openedMs = -Infinity;
-  let trouble: Error | undefined;
-  // Told by the commands that fail of it; without a listener it would end the program.
-  client.on('error', (error) => (trouble = asError(error)));
-  let opening: Promise<unknown> | undefined;
-
-  async function reopen(): Promise<void> {
-    if (client.isOpen) await client.destroy();
-    await client.connect();
-    openedMs = performance.now();
-  }
-
-  return {
-    client,
-    trouble: () => trouble,
-    async open() {
-      if (!opening && performance.now() - openedMs < connectMs) return;
-      opening ??= reopen().finally(() => (opening = undefined));
-      await opening;
-    },
-    async close() {
-      try {
-        await client.destroy();
-      } catch {
-        // It was never open.
-      }
-    },
-  };
-}
-
-/** Where a name has several addresses, the failure is a list of failures without a text of its own. */
-function asError(error: unknown): Error {
-  if (error instanceof AggregateError && error.errors.length > 0) return asError(error.errors[0]);
-  return error instanceof Error ? error : new Error(String(error));
 }

@@ -146,7 +146,7 @@ void t.test('bounds: ten times as much as there is room for', async (t) => {
   const pinned = makeBlobs(stage, 'pinned', 2);
   const slow = blobOf(noise('bounds slow', 12 * MiB));
   registry.put('library/x', slow);
-  const many = makeBlobs(stage, 'many', 80);
+  const many = makeBlobs(stage, 'many', 84);
   const allBytes = many.reduce((sum, { bytes }) => sum + bytes.length, 0);
   t.ok(allBytes >= 10 * maxBytes, `${allBytes} bytes`);
   const server = await start();
@@ -164,7 +164,7 @@ void t.test('bounds: ten times as much as there is room for', async (t) => {
   const most = await largest(store, pulling);
   t.equal(await pulling, many.length, 'everyone gets everything');
   t.comment(`at most ${(most / MiB).toFixed(1)} MiB of ${maxBytes / MiB} MiB`);
-  t.ok(most > 0.8 * maxBytes, 'the room is used');
+  t.ok(most > 0.9 * maxBytes, 'the room is used');
   t.ok(most <= maxBytes + inFlight, `never above the bound by more than what is in flight: ${most}`);
   await until(async () => (await heldBytes(store)) <= maxBytes, 'the bound');
   t.ok((await filesOf(store)).unfinished.length === 0, 'nothing unfinished');
@@ -187,11 +187,11 @@ void t.test('bounds: ten times as much as there is room for', async (t) => {
 void t.test('bounds: kill -9 at any moment, and the next life keeps the bound and its books', async (t) => {
   const stage = await prepare(t);
   const { store, start } = stage;
-  for (let round = 0; round < 4; round++) {
+  for (let round = 0; round < 3; round++) {
     const server = await start();
-    const blobs = makeBlobs(stage, `round ${round}`, 40);
+    const blobs = makeBlobs(stage, `round ${round}`, 24);
     const pulling = pullAll(server, blobs);
-    const moment = (round + 1) * 8 * MiB * Math.random();
+    const moment = (round + 1) * 12 * MiB * Math.random();
     const before = stage.registry.sentBytes;
     await until(() => stage.registry.sentBytes - before > moment, 'the moment');
     server.child.kill('SIGKILL');
@@ -206,7 +206,7 @@ void t.test('bounds: kill -9 at any moment, and the next life keeps the bound an
     t.ok(books.size <= clients * (round + 1), `${books.size} were on their way in or out`);
   }
   const server = await start();
-  const most = await largest(store, pullAll(server, makeBlobs(stage, 'after', 40)));
+  const most = await largest(store, pullAll(server, makeBlobs(stage, 'after', 24)));
   t.ok(most <= maxBytes + inFlight);
   await until(async () => (await heldBytes(store)) <= maxBytes, 'the bound');
   server.child.kill('SIGTERM');

@@ -105,15 +105,19 @@ function holdBack(registry: TestRegistry, blob: Content, ...stops: number[]): ((
   return gates.map(({ resolve }) => resolve);
 }
 
-/** Between a replica and Redis: whoever listens is told of every piece that Redis sends, before it goes on. */
-async function startTap(t: Test, port: number, onPassing: (total: number) => void | Promise<void>): Promise<string> {
+/** Between a replica and Redis: whoever listens is told of every piece that Redis sends, before it goes on or is lost. */
+async function startTap(
+  t: Test,
+  port: number,
+  mayPass: (total: number) => boolean | Promise<boolean>,
+): Promise<string> {
   let total = 0;
   let turn = Promise.resolve();
   const pass = async (before: Promise<void>, chunk: Buffer, to: Socket) => {
     await before;
     total += chunk.length;
-    await onPassing(total);
-    to.write(chunk);
+    if (await mayPass(total)) to.write(chunk);
+    else to.destroy();
   };
   const tap = await serveSockets(t, (socket) => {
     const redis = connect(port, '127.0.0.1');
@@ -136,7 +140,11 @@ void t.test('fleet: Redis dies in the middle of a read, and the upstream gives t
   t.ok(isRight(await hashDownload(a.url + pathOf(blob)), blob));
   await until(() => isInRedis(redis, blob), 'the blob in Redis');
   // A replica reads as fast as Redis sends: only from between can it be killed at a certain byte.
-  const url = await startTap(t, redis.port, (total) => (total > 2.5 * MiB ? redis.kill() : undefined));
+  const url = await startTap(t, redis.port, async (total) => {
+    if (total <= 2.5 * MiB) return true;
+    await redis.kill();
+    return false;
+  });
   const b = await start(url);
   const got = await hashDownload(b.url + pathOf(blob));
   t.ok(isRight(got, blob));
@@ -145,22 +153,22 @@ void t.test('fleet: Redis dies in the middle of a read, and the upstream gives t
   const from = Number(
     /^bytes=(\d+)-$/.exec(registry.seen.findLast(({ method }) => method === 'GET')!.headers.range!)?.[1],
   );
-  t.ok(from >= MiB && from <= 3 * MiB, `from ${from}`);
+  t.ok(from === MiB || from === 2 * MiB, `from ${from}`);
 });
 
 void t.test('fleet: chunks that go while they are read are made up for by the upstream', { skip }, async (t) => {
   const { registry, redis, start } = await prepare(t);
   const a = await start();
-  for (const round of [0, 1, 2]) {
+  const check = async (round: number) => {
     const blob = blobOf(noise(`chunks that go ${round}`, 8 * MiB));
     registry.put('library/x', blob);
     await hashDownload(a.url + pathOf(blob));
     await until(() => isInRedis(redis, blob), 'the blob in Redis');
     const at = Math.random() * 7 * MiB;
     const url = await startTap(t, redis.port, (total) => {
-      if (total < at) return;
-      const all = chunksIn(redis, blob);
+      const all = total < at ? [] : chunksIn(redis, blob);
       if (all.length > 0) redis.cli('DEL', all[Math.floor(Math.random() * all.length)]!);
+      return true;
     });
     const b = await start(url);
     const all = await Promise.all([1, 2, 3].map(() => hashDownload(b.url + pathOf(blob))));
@@ -169,8 +177,8 @@ void t.test('fleet: chunks that go while they are read are made up for by the up
       `from ${at} on`,
     );
     t.ok(registry.count('GET blobs', blob.digest) <= 2);
-    b.child.kill('SIGKILL');
-  }
+  };
+  await Promise.all([1, 2, 3].map(check));
 });
 
 void t.test('fleet: a chunk that was tampered with breaks the body, and the next one is right', { skip }, async (t) => {
@@ -188,10 +196,7 @@ void t.test('fleet: a chunk that was tampered with breaks the body, and the next
     const key = chunksIn(redis, blob).find((name) => name.endsWith(`:${chunk}`))!;
     redis.cli('SETRANGE', key, String(offset), blob.bytes[chunk * MiB + offset] === 120 ? 'y' : 'x');
     const all = await Promise.all([1, 2, 3].map(() => hashDownload(b.url + pathOf(blob))));
-    t.ok(
-      all.every(({ isComplete }) => !isComplete),
-      `chunk ${chunk}`,
-    );
+    t.ok(all.some(({ isComplete }) => !isComplete) && all.every((got) => isHonest(got, blob)), `chunk ${chunk}`);
     t.ok(isRight(await hashDownload(b.url + pathOf(blob)), blob));
   }
 });

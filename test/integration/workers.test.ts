@@ -284,6 +284,7 @@ void t.test('workers: kill -9', { skip }, async (t) => {
   });
 
   await t.test('workers: without the process that started them they end by themselves', async (t) => {
+    await untilAllServe(t, stage);
     const { running, led, followed } = await startHerd(stage, put(registry, 'orphans', MiB), 6);
     t.ok(led > 0 && followed > 0);
     const orphans = workers();
