@@ -36,9 +36,12 @@ function describe(error: unknown): string {
 const colours = { debug: 'gray', trace: 'gray', info: 'green', warn: 'yellow', error: 'red', fatal: 'red' } as const;
 
 /** Text from outside must not steer a terminal, or look like a line of its own. */
-function plain(value: unknown): string {
+export function plain(value: unknown): string {
   const text = typeof value === 'string' ? value : JSON.stringify(value);
-  return text.replaceAll(/\p{Cc}/gu, (one) => JSON.stringify(one).slice(1, -1));
+  // JSON leaves those beyond ASCII as they are, and one of them begins what terminals obey.
+  return text.replaceAll(/\p{Cc}/gu, (one) =>
+    one < '\u007F' ? JSON.stringify(one).slice(1, -1) : `\\u00${one.codePointAt(0)!.toString(16)}`,
+  );
 }
 
 /** The access log as people read it: what was answered to what, and only what is worth a look besides. */

@@ -1,4 +1,5 @@
 import { styleText } from 'node:util';
+import { plain } from '../log.ts';
 import type { Io } from './io.ts';
 
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
@@ -7,11 +8,12 @@ const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
+  // From here on it would be shown as 1024.
+  while (value >= 1023.95 && unit < units.length - 1) {
     value /= 1024;
     unit++;
   }
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+  return `${value.toFixed(unit === 0 ? 0 : 1)} ${units[unit]}`;
 }
 
 /** `1 blob`, `2 blobs`. */
@@ -25,17 +27,18 @@ function isNumber(text: string): boolean {
 }
 
 /** Columns as wide as their widest cell; numbers stand right. */
-export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+export function formatTable(head: readonly string[], cells: readonly (readonly string[])[]): string {
+  const rows = cells.map((row) => row.map(plain));
   const widths = head.map((name, at) => Math.max(name.length, ...rows.map((row) => row[at]?.length ?? 0)));
-  const line = (cells: readonly string[], isHead: boolean) =>
-    cells
+  const line = (row: readonly string[], isHead: boolean) =>
+    row
       .map((cell, at) => {
-        const right = isHead ? rows.length > 0 && rows.every((row) => isNumber(row[at] ?? '')) : isNumber(cell);
+        const right = isHead ? rows.length > 0 && rows.every((one) => isNumber(one[at] ?? '')) : isNumber(cell);
         return right ? cell.padStart(widths[at]!) : cell.padEnd(widths[at]!);
       })
       .join('  ')
       .trimEnd();
-  return [line(head, true), ...rows.map((row) => line(row, false))].map((text) => `${text}\n`).join('');
+  return [line(head, true), ...rows.map((one) => line(one, false))].map((text) => `${text}\n`).join('');
 }
 
 export interface Progress {
@@ -56,7 +59,8 @@ export function showProgress(io: Io, label: string, totalBytes: number): Progres
     const share = totalBytes > 0 ? Math.min(1, done / totalBytes) : 1;
     const filled = Math.round(share * width);
     const perSecond = done / Math.max(0.001, (performance.now() - started) / 1000);
-    const left = perSecond > 0 ? Math.ceil((totalBytes - done) / perSecond) : 0;
+    // More may have come meanwhile than there was to begin with.
+    const left = perSecond > 0 ? Math.ceil(Math.max(0, totalBytes - done) / perSecond) : 0;
     const bar = styleText('green', '━'.repeat(filled)) + styleText('gray', '━'.repeat(width - filled));
     const text = `${formatBytes(done)} of ${formatBytes(totalBytes)}, ${formatBytes(perSecond)}/s, ${left}s left`;
     io.err(`\r\u001B[K${label} ${bar} ${text}`);

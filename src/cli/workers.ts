@@ -121,7 +121,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
         if (worker?.isConnected()) worker.send({ kind: 'metrics', id } satisfies ToWorker);
       }).finally(() => asked.delete(id));
     });
-    const found = (await Promise.all(answers)).filter((metrics) => metrics !== undefined);
+    const found = (await Promise.all(answers)).filter((one) => one !== undefined);
     return joinMetrics([...found, await own.toJson()]);
   }
 
@@ -130,7 +130,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     const all = Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
     await Promise.all(
       all.map((worker) => {
-        if (worker.isDead()) return undefined;
+        if (worker.isDead()) return Promise.resolve();
         const exit = new Promise((resolve) => worker.once('exit', resolve));
         if (worker.isConnected()) worker.send({ kind: 'stop' } satisfies ToWorker);
         // One that hangs never ends by itself.

@@ -101,10 +101,11 @@ export function createInspector({ store, rules }: Parts, tags: Tags, manifests: 
       const config = await store.read(document.config.digest, rules.maxManifestBytes);
       const platform = config && readConfigPlatform(config.bytes);
       const self: Missing = { digest: held.digest, bytes: held.bytes.length, kind: 'manifest' };
-      return {
-        ...about,
-        platforms: [await ofManifest(platform ? formatPlatform(platform) : 'unknown', self, document)],
-      };
+      // What it is for is not known before its config is here.
+      const lacking = platform && wanted !== 'any' ? wanted.filter((one) => fit(one, platform) === undefined) : [];
+      const isAsked = wanted === 'any' || lacking.length < wanted.length;
+      const own = isAsked ? [await ofManifest(platform ? formatPlatform(platform) : 'unknown', self, document)] : [];
+      return { ...about, platforms: [...own, ...lacking.map((one) => notOffered(formatPlatform(one)))] };
     },
   };
 }

@@ -48,7 +48,7 @@ export function createPull(parts: PullParts): Pull {
   const inspector = createInspector(parts, tags, manifests);
 
   return Object.assign(pull, {
-    inspect: ({ name, reference }: ImageName, wanted: PlatformSet) =>
+    inspect: async ({ name, reference }: ImageName, wanted: PlatformSet) =>
       inspector.inspect(parts.registries.find(name, undefined, undefined), reference, wanted),
     obtain,
     close: () => blobs.close(),

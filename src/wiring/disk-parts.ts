@@ -42,12 +42,14 @@ export async function openDiskParts({ config, log, metrics, now, isCommand, clos
     maxVerified: config.limits.verifiedDigests,
     maxBufferBytes: config.limits.streamBuffers,
     books: {
-      adding: (digest, bytes) => quietly(() => catalog.add(digest, bytes), undefined),
+      // What cannot be entered is not kept: nothing would ever take it away.
+      adding: (digest, bytes) => catalog.add(digest, bytes),
       added(digest, bytes) {
         quietly(() => catalog.has(digest) || catalog.add(digest, bytes), undefined);
         evictor.check();
       },
-      used: (digest) => catalog.used(digest),
+      // What a command reads of it, it reads of everything: that is no use.
+      used: (digest) => isCommand || catalog.used(digest),
       removed: (digest) => quietly(() => catalog.remove(digest), undefined),
       full: () => evictor.relieve(),
     },

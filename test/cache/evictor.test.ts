@@ -46,7 +46,7 @@ async function prepare(t: Teardown, maxBytes: number, path?: string): Promise<St
     maxVerified: 1000,
     maxBufferBytes: 1e7,
     books: {
-      adding: (digest, bytes) => quietly(() => catalog.add(digest, bytes)),
+      adding: catalog.add,
       added(digest, bytes) {
         quietly(() => catalog.has(digest) || catalog.add(digest, bytes));
         evictor.check();
@@ -264,6 +264,7 @@ void t.test('evictor: books that cannot be written to are told of, and cost no c
   await within(4000, 'the evictor', stage.evictor.settled()).catch((error: unknown) => t.fail(String(error)));
   t.ok((await left(stage)).length >= 18, `${(await left(stage)).length} of 20 are left, where two were to go`);
   t.ok(stage.trouble.length > 0);
+  await t.rejects(put(stage, 50), /locked/, 'what cannot be entered is not kept');
   release();
   await stage.evictor.settled();
   await put(stage, ...range(20, 30));

@@ -1,12 +1,12 @@
 import t from 'tap';
 import { sweepS3 } from '../../src/cache/s3-bounds.ts';
 import type { S3Store } from '../../src/cache/s3-store.ts';
-import { createS3Tier, keyOf } from '../../src/cache/s3-tier.ts';
+import { keyOf } from '../../src/cache/s3-tier.ts';
 import { readAll } from '../../src/cache/bytes.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { noise } from '../fixtures/images.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
-import { openTestS3, startS3 } from '../fixtures/s3.ts';
+import { openTestS3, openTestS3Tier, startS3 } from '../fixtures/s3.ts';
 import type { TestS3 } from '../fixtures/s3.ts';
 
 const prefix = 'mirror/';
@@ -119,21 +119,11 @@ void t.test('sweep: nothing stays that is older than what goes, whatever came in
 });
 
 void t.test('sweep: what was used lately stays', async (t) => {
-  const { s3, store, sweep } = await prepare(t);
+  const { s3, sweep } = await prepare(t);
   const placed = await place(s3, 20, (at) => (at + 30) * hourMs);
   const used = noise('s3 bounds 19', bytesEach);
   const digest = digestOf(used, 'sha512');
-  const trouble: unknown[] = [];
-  const tier = createS3Tier({
-    s3: store,
-    prefix,
-    minBlobBytes: 0,
-    partBytes: 1e9,
-    stallMs: 1000,
-    now: Date.now,
-    onPut: () => undefined,
-    onTrouble: (error) => trouble.push(error),
-  });
+  const { tier, trouble } = await openTestS3Tier(t, s3, { prefix });
   const blob = await tier.open(digest);
   t.ok((await readAll(blob!)).equals(used));
   while (Date.now() - (await s3.changedAtMs(keyOf(prefix, digest))) > hourMs) await tier.open(digest);

@@ -228,7 +228,7 @@ void t.test('the package is missing: the start says how to get it', async (t) =>
 // ---- Trouble
 
 void t.test('hangs: whoever asked is sent away within the patience, whoever asks then at once', async (t) => {
-  const stallMs = 400;
+  const stallMs = 600;
   const s3 = await startS3(t);
   const { store, changes } = await openTestS3(t, s3, { stallMs });
   await s3.put('a', bytes);
@@ -253,7 +253,7 @@ void t.test('hangs: whoever asked is sent away within the patience, whoever asks
 });
 
 void t.test('hangs: an upload that nobody takes is given up within the patience', async (t) => {
-  const stallMs = 500;
+  const stallMs = 600;
   const s3 = await startS3(t);
   const { store, changes } = await openTestS3(t, s3, { stallMs });
   s3.fault = ({ method }) => (method === 'PUT' ? 'hang' : undefined);

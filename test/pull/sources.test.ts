@@ -302,7 +302,7 @@ void t.test('sources: whoever may not read what just landed does not stay the le
       const link = {
         join: (key: string) => Promise.resolve(coordinator.join(worker, place, key)),
         leave: (key: string) => coordinator.leave(worker, key),
-        dispute: (key: string) => coordinator.dispute(key),
+        dispute: coordinator.dispute,
       };
       return createWorkerFleet({ link, place, stallMs: 60_000, onTrouble: t.error });
     }),
