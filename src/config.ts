@@ -74,7 +74,7 @@ const redis = z.strictObject({
     .regex(/^[^{}]{0,64}$/, { error: 'expected up to 64 characters, none of them { or }' }),
   maxSize: size,
   maxBlobSize: size.refine((bytes) => bytes <= 2 ** 29, { error: 'expected at most 512MiB' }),
-  ttl: duration,
+  ttl: duration.refine((ms) => ms >= 1000, { error: 'expected at least 1s' }),
   timeout: wait,
   connect: wait,
   lease: wait.refine((ms) => ms >= 500, { error: 'expected at least 500ms' }),
@@ -201,6 +201,15 @@ function crossCheck(value: unknown): Mistake[] {
   const cache = asMap(config.cache);
   checkSet('cache.platforms', cache['platforms'] === 'all' ? 'any' : (cache['platforms'] ?? 'any'));
   const places = asMap(cache['redis']);
+  const isSet = (map: Record<string, unknown>, key: string) => map[key] !== null && map[key] !== undefined;
+  if (isSet(places, 'password') && isSet(places, 'passwordFile')) {
+    mistakes.push({ path: 'cache.redis', message: 'expected either password or passwordFile' });
+  }
+  const bucket = asMap(cache['s3']);
+  const hasSecret = isSet(bucket, 'secretAccessKey') || isSet(bucket, 'secretAccessKeyFile');
+  if (isSet(bucket, 'accessKeyId') !== hasSecret) {
+    mistakes.push({ path: 'cache.s3', message: 'expected accessKeyId and its secret together, or neither' });
+  }
   const named = ['url', 'cluster', 'sentinels'].filter(
     (key) => places[key] !== null && [places[key]].flat().length > 0,
   );

@@ -10,7 +10,7 @@ import { createMetrics } from './metrics.ts';
 import type { Metrics } from './metrics.ts';
 import type { PlatformSet } from './oci/platform.ts';
 import type { Context, Team } from './wiring/context.ts';
-import { createAdminApi } from './wiring/admin-api.ts';
+import { adminTrouble, createAdminApi } from './wiring/admin-api.ts';
 import { openPullWork } from './wiring/pull-parts.ts';
 
 /** A running mirror. */
@@ -52,7 +52,13 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
   const address = config.admin.address === null || team ? undefined : parseAddress(config.admin.address);
   const admin =
     address &&
-    (await startAdmin({ ...address, isReady: () => isReady, metrics: metrics.render, api: createAdminApi(work) }));
+    (await startAdmin({
+      ...address,
+      isReady: () => isReady,
+      metrics: metrics.render,
+      api: createAdminApi(work),
+      onTrouble: adminTrouble(log),
+    }));
   if (admin) closers.push(admin.stop);
   const edge = await startEdge({
     endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets))),

@@ -9,6 +9,8 @@ export interface AdminOptions {
   isReady(): boolean;
   metrics(): Promise<{ text: string; contentType: string }>;
   readonly api: AdminApi;
+  /** What a 500 was about. */
+  onTrouble(error: unknown): void;
 }
 
 /** What can be asked in JSON. Throws are told: a NarrowsError with its status and sentence, everything else as a 500. */
@@ -41,9 +43,12 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
       response.end(text);
     };
     if (request.method !== 'GET' && request.method !== 'HEAD') {
-      return send({ status: 405, text: 'This address is read from.\n' });
+      return send({ status: 405, text: 'Only GET and HEAD are answered here.\n' });
     }
-    answer(options, request.url ?? '/').then(send, (error: unknown) => send(refusal(error)));
+    answer(options, request.url ?? '/').then(send, (error: unknown) => {
+      if (!(error instanceof NarrowsError)) options.onTrouble(error);
+      send(refusal(error));
+    });
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -66,7 +71,7 @@ async function answer({ isReady, metrics, api }: AdminOptions, target: string): 
     case '/healthz':
       return { status: 200, text: 'ok\n' };
     case '/readyz':
-      return isReady() ? { status: 200, text: 'ready\n' } : { status: 503, text: 'stopping\n' };
+      return isReady() ? { status: 200, text: 'ready\n' } : { status: 503, text: 'not ready\n' };
     case '/metrics':
       return { status: 200, ...(await metrics()) };
     case '/api/images':

@@ -103,6 +103,7 @@ export function openCatalog(path: string, now: () => number): Catalog {
   const remove = sql('DELETE FROM content WHERE digest = ?1');
   const has = sql('SELECT 1 FROM content WHERE digest = ?1');
   const forget = sql('DELETE FROM links WHERE parent = ?1');
+  const unplace = sql('DELETE FROM images WHERE digest = ?1');
   const total = sql('SELECT bytes FROM total');
   const oldest = sql(`
     ${keptDigests} SELECT digest, bytes FROM content WHERE digest NOT IN (SELECT digest FROM kept) ORDER BY used LIMIT ?1
@@ -169,6 +170,7 @@ export function openCatalog(path: string, now: () => number): Catalog {
       transaction(() => {
         remove.run(digest);
         forget.run(digest);
+        unplace.run(digest);
       });
     },
     has: (digest) => has.get(digest) !== undefined,

@@ -81,6 +81,14 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
       return fileBlob(file, readers.open(file), identity.size, verifyOnce(digest, identity, again));
     },
 
+    async has(digest) {
+      const file = await stat(fileOf(digest)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return undefined;
+        throw error;
+      });
+      return file?.isFile() && file.size > 0 ? file.size : undefined;
+    },
+
     async put(digest, blob) {
       let partial: Partial | undefined;
       try {

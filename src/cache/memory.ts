@@ -29,6 +29,7 @@ export function createMemoryTier({ maxBytes, maxBlobBytes }: MemoryOptions): Tie
       const bytes = entries?.get(digest);
       return Promise.resolve(bytes && bytesBlob(bytes, 'hit-memory'));
     },
+    has: (digest) => Promise.resolve(entries?.peek(digest)?.length),
     async put(digest, blob) {
       if (!entries || blob.size > maxBlobBytes) return blob.close();
       const bytes = await readAll(blob);

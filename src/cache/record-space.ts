@@ -22,15 +22,15 @@ export interface RecordSpace<T> {
 
 export type Shape = Readonly<Record<string, unknown>>;
 
-/** @param isRecord does a value have the shape of this kind? */
-export function createStrictSpace<T>(keyv: Keyv<T>, isRecord: (value: Shape) => boolean): StrictSpace<T> {
+/** @param isRecord does a value have the shape of this kind? Without it, the records say no more than that they are. */
+export function createStrictSpace<T>(keyv: Keyv<T>, isRecord?: (value: Shape) => boolean): StrictSpace<T> {
   // Keyv swallows a failing read unless it throws them all; its events tell the same again.
   keyv.on('error', () => undefined);
   return {
     /** What others can write to is looked at before it is believed: a digest of it becomes a file's name. */
     async get(key) {
       const value = await keyv.get(key);
-      if (value === true) return value;
+      if (!isRecord) return value === true ? value : undefined;
       return typeof value === 'object' && value !== null && isRecord(value as Shape) ? value : undefined;
     },
     async set(key, value, ttlMs) {

@@ -64,7 +64,7 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
 
   function space<T>(
     namespace: string,
-    isRecord: (value: Shape) => boolean,
+    isRecord?: (value: Shape) => boolean,
     isNewer?: (one: T, other: T) => boolean,
   ): RecordSpace<T> {
     const own = createStrictSpace<T>(new Keyv<T>({ store: local(), namespace, throwOnErrors: true }), isRecord);
@@ -72,8 +72,13 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
     return share(own, createStrictSpace<T>(shared.open(namespace) as Keyv<T>, isRecord), isNewer);
   }
 
-  function share<T>(own: StrictSpace<T>, all: StrictSpace<T>, isNewer?: (one: T, other: T) => boolean): RecordSpace<T> {
-    const both = createSharedSpace({ own, all, shared: shared!, isNewer, onTrouble });
+  function share<T>(
+    own: StrictSpace<T>,
+    all: StrictSpace<T>,
+    isNewer?: (one: T, other: T) => boolean,
+    isListed = false,
+  ): RecordSpace<T> {
+    const both = createSharedSpace({ own, all, shared: shared!, isNewer, isListed, onTrouble });
     laggards.push(both);
     return forgiving(both, onTrouble);
   }
@@ -93,13 +98,12 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
     platformChecks: space('platform-checks', ({ truthful }) => typeof truthful === 'boolean'),
     repositories: shared
       ? share(
-          createStrictSpace<true>(
-            new Keyv({ store: local(), namespace: 'repositories', throwOnErrors: true }),
-            () => true,
-          ),
+          createStrictSpace<true>(new Keyv({ store: local(), namespace: 'repositories', throwOnErrors: true })),
           shared.repositories,
+          undefined,
+          true,
         )
-      : space('repositories', () => true),
+      : space('repositories'),
     async catchUp() {
       for (const one of laggards) await one.catchUp();
     },

@@ -1,6 +1,6 @@
 import { isDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
-import { blobKeys, chunkCount, graceMs, parseCopy, removeCopy } from './redis-copies.ts';
+import { blobKeys, chunkCount, parseCopy, removeCopy } from './redis-copies.ts';
 import type { Redis } from './redis.ts';
 import { script } from './redis.ts';
 
@@ -10,6 +10,9 @@ export interface RedisBoundsOptions {
   readonly maxBytes: number;
   now(): number;
 }
+
+/** What is taken away for want of room stays this long, for those who are in the middle of it. */
+const evictionGraceMs = 1000;
 
 /** Which blobs Redis holds, how large they are and when they were last used; what is too much goes. */
 export interface RedisBounds {
@@ -84,7 +87,7 @@ export function createRedisBounds({ redis, maxBytes, now }: RedisBoundsOptions):
     // Soon, not at once: someone may be in the middle of it, and goes on to the upstream if it takes longer.
     for (let index = 0; index < chunkCount(copy.size); index++) {
       const key = keys.chunk(copy.generation, index);
-      await redis.command(key, 'PEXPIRE', key, String(Math.min(graceMs, 1000)));
+      await redis.command(key, 'PEXPIRE', key, String(evictionGraceMs));
     }
   }
 

@@ -47,11 +47,12 @@ export function connect(options: ConnectionOptions, onMoved: (error: Error) => v
   const { place, username, password, connectMs, stallMs, maxQueue, tls } = options;
   // A connection that is dead without saying so is found out by the pings below.
   const socketTimeout = Math.max(20_000, 4 * stallMs);
+  const secure = tls ? { tls: true as const, ...(tls.ca !== undefined && { ca: tls.ca }) } : {};
   const socket = {
     connectTimeout: connectMs,
     socketTimeout,
     reconnectStrategy: (tries: number) => Math.min(50 * 2 ** tries, 2000),
-    ...(tls && { tls: true as const, ...(tls.ca !== undefined && { ca: tls.ca }) }),
+    ...secure,
   };
   const common = {
     ...(username !== undefined && { username }),
@@ -80,7 +81,10 @@ export function connect(options: ConnectionOptions, onMoved: (error: Error) => v
             name: place.master,
             sentinelRootNodes: place.nodes.map(({ host, port }) => ({ host, port })),
             nodeClientOptions: { ...common, socket: { ...socket, reconnectStrategy: giveUpSoon } },
-            sentinelClientOptions: { pingInterval: 5000, socket: { connectTimeout: connectMs, socketTimeout } },
+            sentinelClientOptions: {
+              pingInterval: 5000,
+              socket: { connectTimeout: connectMs, socketTimeout, ...secure },
+            },
             scanInterval: 1000,
             passthroughClientErrorEvents: true,
           });

@@ -172,6 +172,12 @@ export function createRedisTier(options: RedisTierOptions): Tier {
       return blobOf(digest, copy);
     },
 
+    async has(digest) {
+      const { meta } = blobKeys(redis, digest);
+      const text = await redis.command(meta, 'GET', meta);
+      return Buffer.isBuffer(text) ? parseCopy(text)?.size : undefined;
+    },
+
     async put(digest, blob) {
       const copy = { size: blob.size, generation: newGeneration() };
       try {

@@ -113,6 +113,8 @@ export function createS3Tier({
       return blobOf(digest, object);
     },
 
+    has: async (digest) => (await s3.head(keyOf(prefix, digest)))?.bytes,
+
     async put(digest, blob) {
       try {
         if (blob.size < minBlobBytes) return;

@@ -20,6 +20,8 @@ export interface SharedSpaceOptions<T> {
   readonly shared: Pick<SharedRecords, 'guard' | 'ttlMs'>;
   /** For records that change: is the first one the later word? Without it a record that is here need not be asked for. */
   readonly isNewer?: ((one: T, other: T) => boolean) | undefined;
+  /** Can those of all be listed at little cost? To find them among everything in Redis would be a walk through it. */
+  readonly isListed?: boolean;
   onTrouble(error: unknown): void;
 }
 
@@ -35,7 +37,7 @@ const maxUntold = 10_000;
  * counts. While Redis is away, this replica goes on with its own, and tells the others afterwards.
  */
 export function createSharedSpace<T>(options: SharedSpaceOptions<T>): SharedSpace<T> {
-  const { own, all, shared, isNewer, onTrouble } = options;
+  const { own, all, shared, isNewer, isListed = false, onTrouble } = options;
   const untold = new LRUCache<string, true>({ max: maxUntold });
 
   /** A key is untold until it is told: what fails midway is told again. */
@@ -102,7 +104,7 @@ export function createSharedSpace<T>(options: SharedSpaceOptions<T>): SharedSpac
 
     async *keys() {
       const seen = new Set<string>();
-      for (const space of [own, all]) {
+      for (const space of isListed ? [own, all] : [own]) {
         for await (const key of space.keys()) {
           if (!seen.has(key)) yield key;
           seen.add(key);

@@ -28,8 +28,7 @@ export function createSpreader({ disk, tiers, attempt }: SpreaderOptions): Sprea
   async function copy(digest: Digest): Promise<void> {
     for (const tier of tiers) {
       await attempt(tier, async () => {
-        const there = await tier.open(digest);
-        if (there) return there.close();
+        if ((await tier.has(digest)) !== undefined) return;
         const here = await disk.open(digest);
         if (here) await tier.put(digest, here);
       });

@@ -37,6 +37,8 @@ export interface Blob extends Content {
 export interface Tier {
   readonly name: TierName;
   open(digest: Digest): Promise<Blob | undefined>;
+  /** The size of what is here: nothing is read, and it does not count as used. */
+  has(digest: Digest): Promise<number | undefined>;
   /** Resolves when durable; on failure, a digest that does not match included, nothing is left behind. */
   put(digest: Digest, blob: Blob): Promise<void>;
   delete(digest: Digest): Promise<void>;
@@ -69,8 +71,8 @@ export interface Store {
   open(digest: Digest): Promise<Blob | undefined>;
   /** @param bytes verified by the caller */
   put(digest: Digest, bytes: Buffer): Promise<void>;
-  /** Which tier has it; nothing is read. */
-  locate(digest: Digest): Promise<TierName | undefined>;
+  /** Which tier has it, and how large it is; nothing is read, and it does not count as used. */
+  locate(digest: Digest): Promise<{ tier: TierName; bytes: number } | undefined>;
   /** The whole of what is small, verified, from any tier; undefined for one of more than `maxBytes` as well. */
   read(digest: Digest, maxBytes: number): Promise<{ bytes: Buffer; state: CacheState } | undefined>;
   /** Undefined when no tier can take it. */

@@ -78,9 +78,8 @@ export function createStore(options: TiersOptions): TieredStore {
 
     async locate(digest) {
       for (const tier of [memory, disk, ...far.map((one) => one.tier)]) {
-        const blob = await attempt(tier, () => tier.open(digest));
-        await blob?.close();
-        if (blob) return tier.name;
+        const bytes = await attempt(tier, () => tier.has(digest));
+        if (bytes !== undefined) return { tier: tier.name, bytes };
       }
       return undefined;
     },

@@ -5,7 +5,7 @@ import type { Tier } from './tier.ts';
 
 export interface VerifyOptions {
   readonly catalog: Pick<Catalog, 'entries' | 'remove'>;
-  readonly disk: Pick<Tier, 'open'>;
+  readonly disk: Pick<Tier, 'open' | 'has'>;
   /** After each blob: what was read of it. */
   onRead(bytes: number): void;
 }
@@ -15,8 +15,10 @@ export interface Verdict {
   readonly bytes: number;
   /** What was not what its name says; it is gone from the store. */
   readonly wrong: readonly Digest[];
-  /** What was in the books alone. */
+  /** What was in the books alone; struck off now. */
   readonly lost: readonly Digest[];
+  /** What could not be read to its end. It stays: that says nothing of its content. */
+  readonly unreadable: readonly Digest[];
 }
 
 const page = 1000;
@@ -25,6 +27,7 @@ const page = 1000;
 export async function verifyStore({ catalog, disk, onRead }: VerifyOptions): Promise<Verdict> {
   const wrong: Digest[] = [];
   const lost: Digest[] = [];
+  const unreadable: Digest[] = [];
   let blobs = 0;
   let bytes = 0;
   for (let after = ''; ;) {
@@ -32,8 +35,13 @@ export async function verifyStore({ catalog, disk, onRead }: VerifyOptions): Pro
     for (const entry of entries) {
       const blob = await disk.open(entry.digest);
       if (blob) {
-        await blob.verified?.catch(() => wrong.push(entry.digest));
+        const isRight = await (blob.verified ?? Promise.resolve()).then(
+          () => true,
+          () => false,
+        );
         await blob.close();
+        // What could not be read to its end is still there, and may be right.
+        if (!isRight) ((await disk.has(entry.digest)) === undefined ? wrong : unreadable).push(entry.digest);
         blobs++;
         bytes += blob.size;
       } else {
@@ -44,7 +52,7 @@ export async function verifyStore({ catalog, disk, onRead }: VerifyOptions): Pro
       await nextTurn();
     }
     const last = entries.at(-1);
-    if (!last) return { blobs, bytes, wrong, lost };
+    if (!last) return { blobs, bytes, wrong, lost, unreadable };
     after = last.digest;
   }
 }

@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { collectable } from '../cache/collect.ts';
 import type { Collectable } from '../cache/collect.ts';
 import { isWanted } from '../pull/keeping.ts';
+import { keptPlatforms } from '../wiring/pull-rules.ts';
 import type { Io } from './io.ts';
 import { collect } from './serve.ts';
 import { formatBytes, formatCount, formatTable, showProgress } from './show.ts';
@@ -33,7 +34,7 @@ export function gcCommand(io: Io): Command {
 async function gc({ storage, sets, config }: Workbench, flags: GcFlags, io: Io): Promise<void> {
   await storage.reconciled;
   const { catalog } = storage;
-  const keep = readPlatforms(flags.keepPlatform, sets);
+  const keep = flags.keepPlatform ? readPlatforms(flags.keepPlatform, sets) : keptPlatforms(config, sets);
   const heldBytes = catalog.totalBytes();
   const found = [
     ...collectable({ catalog, maxBytes: config.cache.disk.maxSize, isWanted: (served) => isWanted(served, keep) }),

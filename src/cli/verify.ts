@@ -34,9 +34,13 @@ async function verify({ storage, pull }: Workbench, flags: VerifyFlags, io: Io):
   const repaired = flags.repair && broken.length > 0 ? await repair(broken, storage, pull) : [];
   if (flags.json) io.out(`${JSON.stringify({ ...verdict, repaired }, undefined, 2)}\n`);
   else io.out(sentence(verdict, repaired));
-  if (verdict.wrong.some((digest) => !repaired.includes(digest))) {
-    const removed = verdict.wrong.filter((digest) => !repaired.includes(digest)).length;
-    throw new CommandError(1, `${formatCount(removed, 'wrong blob')} removed, and not fetched again.`);
+  const removed = verdict.wrong.filter((digest) => !repaired.includes(digest)).length;
+  if (removed > 0) throw new CommandError(1, `${formatCount(removed, 'wrong blob')} removed, and not fetched again.`);
+  if (verdict.unreadable.length > 0) {
+    throw new CommandError(
+      1,
+      `${formatCount(verdict.unreadable.length, 'blob')} could not be read; the disk may be failing.`,
+    );
   }
 }
 
@@ -66,12 +70,13 @@ async function repair(
   return repaired;
 }
 
-function sentence({ blobs, bytes, wrong, lost }: Verdict, repaired: readonly Digest[]): string {
-  const broken = [...wrong, ...lost];
-  const lines = broken.map((digest) => {
-    const what = wrong.includes(digest) ? 'was not what its name says' : 'was in the books and not there';
-    return `${digest} ${what}; ${repaired.includes(digest) ? 'fetched again' : 'removed'}\n`;
-  });
+function sentence({ blobs, bytes, wrong, lost, unreadable }: Verdict, repaired: readonly Digest[]): string {
+  const outcome = (digest: Digest, otherwise: string) => (repaired.includes(digest) ? 'fetched again' : otherwise);
+  const lines = [
+    ...wrong.map((digest) => `${digest} was not what its name says; ${outcome(digest, 'removed')}\n`),
+    ...lost.map((digest) => `${digest} was in the books and not there; ${outcome(digest, 'struck off')}\n`),
+    ...unreadable.map((digest) => `${digest} could not be read to its end; left as it is\n`),
+  ];
   const rest = wrong.length === 0 ? 'all of them right' : `${wrong.length} of them wrong`;
   return `${lines.join('')}${formatCount(blobs, 'blob')}, ${formatBytes(bytes)}, ${rest}\n`;
 }

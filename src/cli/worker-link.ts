@@ -43,6 +43,9 @@ export function connectWorker(env: Io['env']): WorkerLink | undefined {
   return worker && folder !== undefined ? linkOf(worker, join(folder, randomUUID().slice(0, 8))) : undefined;
 }
 
+/** What a pull waits for a word of the coordinating process at most; then it goes on alone. */
+const maxSeatWaitMs = 1000;
+
 function linkOf(worker: Worker, place: string): WorkerLink {
   const seats = new Map<number, (place: string | undefined) => void>();
   let questions = 0;
@@ -65,9 +68,15 @@ function linkOf(worker: Worker, place: string): WorkerLink {
     place,
     coordinator: {
       join: (key) =>
-        new Promise((resolve) => {
+        new Promise((resolve, reject) => {
           const id = questions++;
+          const giveUp = () => {
+            seats.delete(id);
+            reject(new Error('the process that coordinates the workers does not answer'));
+          };
+          const timer = setTimeout(giveUp, maxSeatWaitMs);
           seats.set(id, (found) => {
+            clearTimeout(timer);
             seats.delete(id);
             resolve(found);
           });

@@ -10,7 +10,7 @@ import { createCoordinator } from '../fleet/coordinator.ts';
 import type { Log } from '../log.ts';
 import { createMetrics, joinMetrics } from '../metrics.ts';
 import type { MetricsJson } from '../metrics.ts';
-import { createAdminApi } from '../wiring/admin-api.ts';
+import { adminTrouble, createAdminApi } from '../wiring/admin-api.ts';
 import { openPullWork } from '../wiring/pull-parts.ts';
 import { CommandError } from './io.ts';
 import { workerVariable } from './worker-link.ts';
@@ -35,7 +35,10 @@ const spareMs = 5000;
 /** Starts `count` processes with the same command line on the same addresses and the same store. */
 export async function startWorkers(count: number, config: Config, log: Log): Promise<Workers> {
   const coordinator = createCoordinator();
-  const folder = await mkdtemp(join(tmpdir(), 'narrows-workers-'));
+  const folder = await mkdtemp(join(tmpdir(), 'narrows-workers-')).catch((cause: NodeJS.ErrnoException) => {
+    const message = `The workers need a folder for their sockets, and ${tmpdir()} cannot be written to (${cause.code}); set TMPDIR to one that can.`;
+    throw new CommandError(1, message, { cause });
+  });
   const serving = new Map<number, readonly number[]>();
   const asked = new Map<number, (metrics: MetricsJson) => void>();
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
@@ -150,7 +153,14 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     const isReady = () => !isStopping && serving.size > 0;
     const context = { config, log, metrics: own, now: Date.now, closers };
     const admin =
-      address && (await startAdmin({ ...address, isReady, metrics, api: createAdminApi(await openPullWork(context)) }));
+      address &&
+      (await startAdmin({
+        ...address,
+        isReady,
+        metrics,
+        api: createAdminApi(await openPullWork(context)),
+        onTrouble: adminTrouble(log),
+      }));
     if (admin) closers.push(admin.stop);
     return { ports, adminPort: admin?.port, failed, stop };
   } catch (error) {

@@ -181,10 +181,9 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
         const stored = await openStored(source, digest);
         await stored?.close();
         if (stored) return { size: stored.size, state: stored.state };
-        const far = await store.far(digest);
-        await far?.close();
+        const far = await store.locate(digest);
         if (far) await confirm(source, digest);
-        if (far) return { size: (await sizeOf(source, digest)) ?? far.size, state: far.state };
+        if (far) return { size: (await sizeOf(source, digest)) ?? far.bytes, state: `hit-${far.tier}` };
         const size = await askHead(source, digest);
         if (size !== undefined) return { size, state: 'miss' };
       }

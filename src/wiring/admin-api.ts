@@ -1,6 +1,7 @@
 import type { AdminApi } from '../admin/server.ts';
 import { resolveSet } from '../config.ts';
 import { NarrowsError } from '../errors.ts';
+import type { Log } from '../log.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseImageName } from '../oci/reference.ts';
@@ -42,4 +43,8 @@ export function platformsOf(values: readonly string[], sets: ReadonlyMap<string,
     );
   }
   return names.length === 0 ? 'any' : resolveSet(names, sets);
+}
+
+export function adminTrouble(log: Log): (error: unknown) => void {
+  return (error) => log.error({ err: error }, 'a question to the admin listener could not be answered');
 }

@@ -44,7 +44,7 @@ export async function openRedisParts(
     onChange(error) {
       metrics.tierAvailable('redis', error === undefined);
       if (error !== undefined)
-        return log.warn({ tier: 'redis', err: error }, 'Redis is in trouble; going on without it');
+        return log.warn({ tier: 'redis', at: nameOf(place), err: error }, 'Redis is in trouble; going on without it');
       log.info({ tier: 'redis' }, 'Redis answers and is used again');
       onBack();
     },

@@ -223,6 +223,8 @@ void t.test('books: while another holds them, whoever writes is told, and goes o
   t.throws(() => catalog.pin('a', [{ digest: digest(1), deep: false }]), /locked/);
   t.equal(catalog.totalBytes(), 10, 'what is there can be read');
   t.equal(catalog.has(digest(1)), true);
+  catalog.used(digest(1));
+  t.same(oldest(catalog), [digest(1)], 'what may go as well, though its use cannot be written');
   other.exec('ROLLBACK');
   other.close();
   catalog.add(digest(2), 10);

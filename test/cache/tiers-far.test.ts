@@ -82,6 +82,12 @@ function putInto({ tier }: FarTier, bytes: Buffer): Promise<void> {
   return tier.put(digestOf(bytes), bytesBlob(bytes, 'miss'));
 }
 
+async function isThere(tier: Tier, digest: Digest): Promise<boolean> {
+  const blob = await tier.open(digest);
+  await blob?.close();
+  return blob !== undefined;
+}
+
 async function isIn({ tier }: FarTier, bytes: Buffer): Promise<boolean> {
   const blob = await tier.open(digestOf(bytes));
   return blob !== undefined && (await readAll(blob)).equals(bytes);
@@ -92,12 +98,16 @@ function asTier({ store, disk }: Stage, far: Tier, isFar: boolean): Tier {
   return {
     name: isFar ? far.name : disk.name,
     open: async (digest) => (await store.open(digest)) ?? store.far(digest),
+    has: async (digest) => (await store.locate(digest))?.bytes,
     async put(digest, blob) {
       const bytes = await readAll(blob);
       if (!matches(bytes, digest)) throw new Error(`content does not hash to ${digest}`);
       await store.put(digest, bytes);
-      // Until nothing is being copied any more.
-      await store.close();
+      // A copy may fail, or be let go, where others put the same at once.
+      while (!(await isThere(far, digest))) {
+        store.spread(digest);
+        await store.close();
+      }
       if (isFar) await disk.delete(digest);
     },
     delete: async (digest) => {

@@ -7,13 +7,14 @@ import { bytesBlob } from '../../src/cache/bytes.ts';
 import { openCatalog } from '../../src/cache/catalog.ts';
 import { createDiskTier } from '../../src/cache/disk.ts';
 import { verifyStore } from '../../src/cache/verify.ts';
+import type { Verdict } from '../../src/cache/verify.ts';
 import { digestOf, hexOf } from '../../src/oci/digest.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 import { noise } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
 
 interface Store {
-  readonly verify: () => Promise<{ blobs: number; bytes: number; wrong: readonly Digest[]; lost: readonly Digest[] }>;
+  readonly verify: () => Promise<Verdict>;
   readonly put: (bytes: Buffer) => Promise<Digest>;
   readonly totalBytes: () => number;
   readonly fileOf: (digest: Digest) => string;
@@ -74,24 +75,30 @@ async function flip(file: string, at: number): Promise<void> {
 
 void t.test('verify: a store that is right is read and left as it is', async (t) => {
   const { store, digests } = await prepare(t);
-  t.same(await store.verify(), { blobs: 3, bytes: 1_070_500, wrong: [], lost: [] });
+  t.same(await store.verify(), { blobs: 3, bytes: 1_070_500, wrong: [], lost: [], unreadable: [] });
   t.same(
     store.read.toSorted((one, other) => one - other),
     [500, 70_000, 1_000_000],
   );
   t.ok(digests.every((digest) => existsSync(store.fileOf(digest))));
   t.equal(store.totalBytes(), 1_070_500);
-  t.same(await (await open(t, await temporaryFolder(t))).verify(), { blobs: 0, bytes: 0, wrong: [], lost: [] });
+  t.same(await (await open(t, await temporaryFolder(t))).verify(), {
+    blobs: 0,
+    bytes: 0,
+    wrong: [],
+    lost: [],
+    unreadable: [],
+  });
 });
 
 void t.test('verify: what is not what its name says is found at any place, and gone', async (t) => {
   for (const at of [0, 499_999, 999_999]) {
     const { store, digests } = await prepare(t);
     await flip(store.fileOf(digests[0]), at);
-    t.same(await store.verify(), { blobs: 3, bytes: 1_070_500, wrong: [digests[0]], lost: [] });
+    t.same(await store.verify(), { blobs: 3, bytes: 1_070_500, wrong: [digests[0]], lost: [], unreadable: [] });
     t.notOk(existsSync(store.fileOf(digests[0])));
     t.equal(store.totalBytes(), 70_500);
-    t.same(await store.verify(), { blobs: 2, bytes: 70_500, wrong: [], lost: [] });
+    t.same(await store.verify(), { blobs: 2, bytes: 70_500, wrong: [], lost: [], unreadable: [] });
   }
 });
 
@@ -123,7 +130,7 @@ void t.test('verify: what is in the books alone goes out of them', async (t) => 
   // What a full disk or a power cut leaves of a name.
   await truncate(store.fileOf(digests[1]), 0);
   const { lost, ...rest } = await store.verify();
-  t.same(rest, { blobs: 1, bytes: 70_000, wrong: [] });
+  t.same(rest, { blobs: 1, bytes: 70_000, wrong: [], unreadable: [] });
   t.same(lost.toSorted(), [digests[0], digests[1]].toSorted());
   t.equal(store.totalBytes(), 70_000);
   t.equal(
@@ -141,7 +148,13 @@ void t.test('verify: what comes and goes meanwhile disturbs nothing', async (t) 
   const { wrong, lost } = await verifying;
   t.ok(wrong.length === 0 && lost.every((digest) => digest === digests[2]));
   t.ok(existsSync(writer.fileOf(later)));
-  t.same(await store.verify(), { blobs: 3, bytes: 1_003_500, wrong: [], lost: lost.length > 0 ? [] : [digests[2]] });
+  t.same(await store.verify(), {
+    blobs: 3,
+    bytes: 1_003_500,
+    wrong: [],
+    lost: lost.length > 0 ? [] : [digests[2]],
+    unreadable: [],
+  });
 });
 
 void t.test('verify: thousands are gone through', async (t) => {

@@ -36,6 +36,15 @@ export async function tierContract(t: Test, make: MakeTier): Promise<void> {
     t.same(await litter(), []);
   });
 
+  await t.test('has: the size of what is here, and nothing of what is not', async (t) => {
+    const { tier } = await make(t);
+    t.equal(await tier.has(digest), undefined);
+    await tier.put(digest, source(content));
+    t.equal(await tier.has(digest), content.length);
+    await tier.delete(digest);
+    t.equal(await tier.has(digest), undefined);
+  });
+
   await t.test('put: a second time changes nothing', async (t) => {
     const { tier, litter } = await make(t);
     for (let at = 0; at < 3; at++) await tier.put(digest, source(content));

@@ -167,7 +167,7 @@ void t.test('bounds: ten times as much as there is room for', async (t) => {
   t.ok(most > 0.9 * maxBytes, 'the room is used');
   t.ok(most <= maxBytes + inFlight, `never above the bound by more than what is in flight: ${most}`);
   await until(async () => (await heldBytes(store)) <= maxBytes, 'the bound');
-  t.ok((await filesOf(store)).unfinished.length === 0, 'nothing unfinished');
+  await until(async () => (await filesOf(store)).unfinished.length === 0, 'the end of all downloads');
 
   registry.forget();
   for (const blob of pinned) t.ok(isRight(await hashDownload(urlOf(server, blob)), blob));
@@ -279,6 +279,7 @@ void t.test('a full disk: clients get everything, and the store makes room by it
   await until(async () => (await filesOf(store)).unfinished.length === 0, 'the end of the downloads');
   server.child.kill('SIGTERM');
   t.equal(await server.exit, 0);
-  const catalog = open(t, store);
-  t.same(booksOf(catalog), await sizesOf(store));
+  // What could not get its name may stand in the books until its turn comes; what has one is in them.
+  const books = booksOf(open(t, store));
+  for (const [digest, bytes] of await sizesOf(store)) t.equal(books.get(digest), bytes);
 });
