@@ -1,4 +1,5 @@
 import { createServer } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { NarrowsError } from '../errors.ts';
 
@@ -42,6 +43,9 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
       response.writeHead(status, { 'content-type': contentType, 'cache-control': 'no-store' });
       response.end(text);
     };
+    if (isForeign(request)) {
+      return send({ status: 403, text: 'Pages of other sites do not get answers here.\n' });
+    }
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       return send({ status: 405, text: 'Only GET and HEAD are answered here.\n' });
     }
@@ -84,6 +88,18 @@ async function answer({ isReady, metrics, api }: AdminOptions, target: string): 
     default:
       return { status: 404, text: usage };
   }
+}
+
+/**
+ * Is it a browser that asks for a page of another site? That may cost requests upstream, and under a name that someone
+ * else points here (DNS rebinding) it would read the answers.
+ */
+function isForeign({ headers, url = '' }: IncomingMessage): boolean {
+  if (!url.startsWith('/api/')) return false;
+  const site = headers['sec-fetch-site'];
+  if (site !== undefined && site !== 'same-origin' && site !== 'none') return true;
+  const origin = headers.origin;
+  return origin !== undefined && origin !== `http://${headers.host}`;
 }
 
 function pageSize(text: string | null): number {

@@ -1,3 +1,4 @@
+import type { Digest } from '../oci/digest.ts';
 import type { Catalog, Entry } from './catalog.ts';
 import type { Tier } from './tier.ts';
 
@@ -27,16 +28,20 @@ const lowWater = 0.9;
 /** At once: blobs come many at a time, and what goes has to keep up with them. */
 const batch = 16;
 
+/** With more than these that cannot be taken away, it is the disk that is in trouble. */
+const maxStuck = 100;
+
 /** Keeps the disk within its bound: what was least recently used goes, what is pinned stays. */
 export function createEvictor({ catalog, disk, maxBytes, onEvicted, onFull, onTrouble }: EvictorOptions): Evictor {
   let running: Promise<void> | undefined;
 
   async function run(targetBytes: number): Promise<number> {
     let evicted = 0;
+    const stuck = new Set<Digest>();
     for (let over; (over = catalog.totalBytes() - targetBytes) > 0;) {
-      const [first, ...others] = enough(catalog.oldest(batch), over);
+      const [first, ...others] = enough(catalog.oldest(batch + stuck.size).filter(isFree), over);
       if (!first) {
-        onFull(catalog.totalBytes());
+        if (stuck.size === 0) onFull(catalog.totalBytes());
         break;
       }
       await take(first);
@@ -44,9 +49,20 @@ export function createEvictor({ catalog, disk, maxBytes, onEvicted, onFull, onTr
     }
     return evicted;
 
+    function isFree({ digest }: Entry): boolean {
+      return !stuck.has(digest);
+    }
+
     async function take({ digest, bytes }: Entry): Promise<void> {
-      // Whoever is reading it reads on: a file lives as long as it is open.
-      await disk.delete(digest);
+      try {
+        // Whoever is reading it reads on: a file lives as long as it is open.
+        await disk.delete(digest);
+      } catch (error) {
+        // One that cannot be taken away must not keep all others.
+        stuck.add(digest);
+        if (stuck.size > maxStuck) throw error;
+        return onTrouble(error);
+      }
       // Books that are not written to would have everything go, for the total never falls.
       if (catalog.has(digest)) throw new Error(`${digest} went, and could not be struck off the books`);
       evicted += bytes;

@@ -86,7 +86,10 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
   return {
     tags: space<TagRecord>(
       'tags',
-      (value) => isDigestOrAbsent(value['digest']) && isCount(value['checkedAtMs']),
+      (value) =>
+        isDigestOrAbsent(value['digest']) &&
+        isCount(value['checkedAtMs']) &&
+        (value['troubledAtMs'] === undefined || isCount(value['troubledAtMs'])),
       (one, other) => lastWordMs(one) >= lastWordMs(other),
     ),
     manifests: space('manifests', ({ mediaType }) => typeof mediaType === 'string' && isMediaType(mediaType)),

@@ -25,7 +25,7 @@ export interface RedisBounds {
 const recount = `
   local function recount()
     local sum = 0
-    for _, bytes in ipairs(redis.call('HVALS', KEYS[1])) do sum = sum + tonumber(bytes) end
+    for _, bytes in ipairs(redis.call('HVALS', KEYS[1])) do sum = sum + (tonumber(bytes) or 0) end
     redis.call('SET', KEYS[3], sum)
   end
   if redis.call('EXISTS', KEYS[3]) == 0 then recount() end
@@ -33,7 +33,7 @@ const recount = `
 
 // KEYS: sizes, order, total. ARGV: digest, bytes, now. Answers the new total.
 const add = script(`${recount}
-  local before = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+  local before = (tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') or 0)
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
   redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
   return redis.call('INCRBY', KEYS[3], tonumber(ARGV[2]) - before)
@@ -41,7 +41,7 @@ const add = script(`${recount}
 
 // KEYS: sizes, order, total. ARGV: digest.
 const remove = script(`${recount}
-  local bytes = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+  local bytes = (tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') or 0)
   redis.call('HDEL', KEYS[1], ARGV[1])
   redis.call('ZREM', KEYS[2], ARGV[1])
   return redis.call('DECRBY', KEYS[3], bytes)
@@ -58,7 +58,7 @@ const takeOldest = script(`${recount}
   end
   local bytes = redis.call('HGET', KEYS[1], oldest)
   redis.call('HDEL', KEYS[1], oldest)
-  if bytes then redis.call('DECRBY', KEYS[3], bytes) else recount() end
+  if tonumber(bytes) then redis.call('DECRBY', KEYS[3], bytes) else recount() end
   return oldest
 `);
 

@@ -132,10 +132,17 @@ function connectionOf<C extends Client>(
   make: () => C,
   send: (client: C, key: string | undefined, args: readonly Argument[]) => Promise<RedisReply>,
 ): Connection {
-  let client = make();
+  let client = makeHeard();
   let openedMs = -Infinity;
   let trouble: Error | undefined;
   let opening: Promise<unknown> | undefined;
+
+  function makeHeard(): C {
+    const made = make();
+    // Told by the commands that fail of it; without a listener it would end the program.
+    made.on('error', (error) => (trouble = asError(error)));
+    return made;
+  }
 
   async function close(): Promise<void> {
     try {
@@ -148,10 +155,8 @@ function connectionOf<C extends Client>(
   async function reopen(): Promise<void> {
     if (client.isOpen) {
       void close();
-      client = make();
+      client = makeHeard();
     }
-    // Told by the commands that fail of it; without a listener it would end the program.
-    client.on('error', (error) => (trouble = asError(error)));
     await client.connect();
     openedMs = performance.now();
   }

@@ -114,7 +114,8 @@ export function createSharedSpace<T>(options: SharedSpaceOptions<T>): SharedSpac
 
     async catchUp() {
       for (const key of Array.from(untold.keys())) {
-        const value = await getOwn(key);
+        // Tried again the next time: what cannot be read here is not gone.
+        const value = await own.get(key);
         await tell([key], async () => {
           if (value === undefined) return all.delete(key);
           const theirs = isNewer && (await all.get(key).catch(() => undefined));

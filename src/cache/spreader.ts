@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import type { Tier } from './tier.ts';
 
@@ -17,6 +18,8 @@ export interface Spreader {
 
 /** Copies at once: they share the line with what clients wait for. */
 const maxRunning = 2;
+/** How long those that run may take when everything ends. */
+const maxCloseMs = 5000;
 /** What waits beyond this is let go: a copy less, as after an eviction. */
 const maxWaiting = 1000;
 
@@ -54,7 +57,8 @@ export function createSpreader({ disk, tiers, attempt }: SpreaderOptions): Sprea
     },
     async close() {
       waiting.clear();
-      await Promise.all(running);
+      // A copy less is no loss: nobody waits for one that does not end.
+      await Promise.race([Promise.all(running), delay(maxCloseMs, undefined, { ref: false })]);
     },
   };
 }

@@ -17,7 +17,7 @@ export interface SqliteRecords {
  * read and write it at once and a kill leaves the last whole write.
  */
 export function openSqliteRecords(path: string): SqliteRecords {
-  const database = openOrReplace(path);
+  const database = openOrReplace(path, openDatabase);
   const purge = database.prepare(
     'DELETE FROM records WHERE key IN (SELECT key FROM records WHERE expires IS NOT NULL AND expires < ? LIMIT 1000)',
   );
@@ -125,16 +125,20 @@ function attempt<T>(action: () => T): Promise<T> {
   return new Promise((resolve) => resolve(action()));
 }
 
-function openOrReplace(path: string): DatabaseSync {
+/**
+ * What a database holds can be learnt again, a mirror that does not start serves nobody: a file that is no database is
+ * set aside.
+ *
+ * @param open opens it, and throws what is wrong
+ */
+export function openOrReplace(path: string, open: (path: string) => DatabaseSync): DatabaseSync {
   try {
-    return openDatabase(path);
+    return open(path);
   } catch (error) {
-    // Records can be learnt again, a mirror that does not start serves nobody. Only a file that is no database
-    // is set aside.
     if (!/not a database|malformed/.test((error as Error).message)) throw error;
     for (const suffix of ['-wal', '-shm']) rmSync(path + suffix, { force: true });
     renameSync(path, `${path}.broken`);
-    return openDatabase(path);
+    return open(path);
   }
 }
 

@@ -27,7 +27,7 @@ export function configCommand(io: Io): Command {
 /** Passwords, and logins in addresses, which people put there. */
 function redact(value: unknown, key = ''): unknown {
   if (value !== null && (key === 'password' || key === 'secretAccessKey')) return '…';
-  if (/^(?:proxy|url|endpoint)$/.test(key) && typeof value === 'string') return value.replace(/\/\/[^@/]*@/, '//…@');
+  if (/^(?:proxy|url|endpoint)$/.test(key) && typeof value === 'string') return value.replace(/\/\/[^/?#]*@/, '//…@');
   if (Array.isArray(value)) return value.map((entry) => redact(entry));
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, redact(entry, name)]));

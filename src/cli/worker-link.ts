@@ -71,7 +71,11 @@ function linkOf(worker: Worker, place: string): WorkerLink {
         new Promise((resolve, reject) => {
           const id = questions++;
           const giveUp = () => {
-            seats.delete(id);
+            // A seat that is offered later nobody takes any more.
+            seats.set(id, (found) => {
+              seats.delete(id);
+              if (found === undefined) tell({ kind: 'leave', key });
+            });
             reject(new Error('the process that coordinates the workers does not answer'));
           };
           const timer = setTimeout(giveUp, maxSeatWaitMs);

@@ -18,6 +18,14 @@ export interface Fleet {
   close(): Promise<void>;
 }
 
+/** Someone leads, and brings nothing: whoever waits had better go on without this fleet. */
+export class FleetStalled extends Error {
+  constructor(leader: string) {
+    super(`${leader} that downloads it brings nothing`);
+    this.name = 'FleetStalled';
+  }
+}
+
 /** Whoever got here first, and downloads. */
 export interface Leader {
   readonly role: 'leader';
@@ -38,6 +46,7 @@ export interface Follower {
   readonly role: 'follower';
   /**
    * The leader's copy from `from` on, as it grows. Undefined when the leader is gone: then it is time to join again.
+   * Throws FleetStalled, as its body does, when the leader is there and nothing comes.
    *
    * @param mayRead asked with the repository that the leader downloads through, before anything is read
    */

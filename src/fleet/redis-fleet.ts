@@ -6,6 +6,7 @@ import type { Copy } from '../cache/redis-copies.ts';
 import type { RedisBounds } from '../cache/redis-bounds.ts';
 import type { Redis } from '../cache/redis.ts';
 import type { Blob } from '../cache/tier.ts';
+import { FleetStalled } from './fleet.ts';
 import type { Fleet, FleetKey, Followed, Follower, Leader } from './fleet.ts';
 import { createLease, flightKeys } from './leases.ts';
 import type { FlightKeys, FlightState, Lease } from './leases.ts';
@@ -17,6 +18,8 @@ export interface RedisFleetOptions {
   readonly bounds: RedisBounds;
   /** What a leader that says nothing may still take until another takes over. */
   readonly leaseMs: number;
+  /** How long a leader that is there may bring nothing. */
+  readonly stallMs: number;
   /** Larger blobs are downloaded by each for itself. */
   readonly maxBlobBytes: number;
   /** How long a copy lives that nobody reads. */
@@ -66,7 +69,8 @@ export async function createRedisFleet(options: RedisFleetOptions): Promise<Flee
       const wasAway = redis.isAway;
       try {
         const state = await lease.take();
-        if (state.holder !== token) return createFollower({ redis, keys, lease, news, onTrouble });
+        if (state.holder !== token)
+          return createFollower({ redis, keys, lease, news, stallMs: options.stallMs, onTrouble });
         const leader: Leader = createLeader({
           ...options,
           key,
@@ -176,16 +180,16 @@ interface Head {
   readonly repository: string | undefined;
 }
 
-interface FollowerOptions extends Pick<RedisFleetOptions, 'redis' | 'onTrouble'> {
+interface FollowerOptions extends Pick<RedisFleetOptions, 'redis' | 'stallMs' | 'onTrouble'> {
   readonly keys: FlightKeys;
   readonly lease: Lease;
   readonly news: News;
 }
 
-function createFollower({ redis, keys, lease, news, onTrouble }: FollowerOptions): Follower {
+function createFollower({ redis, keys, lease, news, stallMs, onTrouble }: FollowerOptions): Follower {
   /** Waits until there is something to read from `index` on, or nobody who could bring it. */
   async function waitForHead(index: number): Promise<Head | undefined> {
-    for (;;) {
+    for (const since = performance.now(); performance.now() - since < stallMs;) {
       const next = news.next(keys.growing);
       const { holder, growing, whole } = await lease.look();
       const head = whole ? { copy: whole, chunks: chunkCount(whole.size), repository: growing?.repository } : growing;
@@ -193,11 +197,12 @@ function createFollower({ redis, keys, lease, news, onTrouble }: FollowerOptions
       if (head) return (await isHole(head, index)) ? undefined : head;
       await next;
     }
+    throw new FleetStalled('the replica');
   }
 
   /** How many chunks are there, as soon as it is more than `index`. */
   async function waitForChunk(copy: Copy, index: number, isLeft: () => boolean): Promise<number> {
-    for (;;) {
+    for (const since = performance.now(); performance.now() - since < stallMs;) {
       if (isLeft()) throw new Error('nobody reads it any more');
       const next = news.next(keys.growing);
       const { holder, growing, whole } = await lease.look();
@@ -208,6 +213,7 @@ function createFollower({ redis, keys, lease, news, onTrouble }: FollowerOptions
       if (!holder || isOther) throw new Error('the replica that downloads it has gone');
       await next;
     }
+    throw new FleetStalled('the replica');
   }
 
   async function* read(copy: Copy, from: number, isLeft: () => boolean): AsyncGenerator<Buffer> {
@@ -236,6 +242,7 @@ function createFollower({ redis, keys, lease, news, onTrouble }: FollowerOptions
     role: 'follower',
     async follow(from, mayRead): Promise<Followed | undefined> {
       const head = await waitForHead(Math.floor(from / chunkBytes)).catch((error: unknown) => {
+        if (error instanceof FleetStalled) throw error;
         onTrouble(error);
         return undefined;
       });

@@ -150,6 +150,8 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
       expectedSize: () => sizeOf(source, digest),
       fetch: (from) => sources.fetch(from),
       begin: () => (isKept ? store.begin() : Promise.resolve(undefined)),
+      // Whoever asks next goes by what the upstream says then: the digest decides anyway.
+      onOtherSize: () => void records.blobs.delete(contentKey(source, digest)),
       onMismatch: () => sources.onMismatch(),
       onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
     });

@@ -19,6 +19,8 @@ export interface FlightOptions {
   fetch(from: number): Promise<FlightAnswer | undefined>;
   /** Where the copy grows; undefined where no tier can take it. */
   begin(): Promise<Partial | undefined>;
+  /** The first answer tells another size than was expected: what was expected may be wrong as well. */
+  onOtherSize?(): void;
   /** All has come, and it is other content than that of the digest. */
   onMismatch?(): void;
   onTrouble(error: unknown): void;

@@ -146,9 +146,26 @@ export class Flight {
   }
 
   async #download(): Promise<void> {
-    const answer = await this.#options.fetch(this.#received);
+    const answer = await this.#unlessAborted(this.#options.fetch(this.#received));
     if (!answer) throw new NarrowsError('blobUnknown', `The upstream has no blob ${this.#options.digest}.`);
     await this.#receive(answer);
+  }
+
+  /** Whoever closes does not wait for an answer that may never come; one that comes late is turned down. */
+  async #unlessAborted(fetching: Promise<FlightAnswer | undefined>): Promise<FlightAnswer | undefined> {
+    const { signal } = this.#abort;
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const onAbort = () => {
+      fetching.then((late) => late?.cancel()).catch(() => undefined);
+      reject(new Error('nobody reads it any more'));
+    };
+    signal.addEventListener('abort', onAbort);
+    if (signal.aborted) onAbort();
+    try {
+      return await Promise.race([fetching, aborted]);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
   }
 
   async #receive(answer: FlightAnswer): Promise<void> {
@@ -175,6 +192,7 @@ export class Flight {
     if (answer.offset > this.#received) throw new Error(`asked from ${this.#received}, answered from ${answer.offset}`);
     const known = this.#size ?? (await this.#options.expectedSize());
     if (known !== undefined && answer.size !== undefined && answer.size !== known) {
+      if (!this.#isBegun) this.#options.onOtherSize?.();
       throw new NarrowsError(
         'upstreamUnusable',
         `The upstream tells another size for ${this.#options.digest} than it did before.`,

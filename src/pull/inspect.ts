@@ -1,3 +1,5 @@
+import { contentKey } from '../cache/records.ts';
+import type { Records } from '../cache/records.ts';
 import type { Store } from '../cache/tier.ts';
 import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -48,9 +50,13 @@ export interface Inspector {
   inspect(source: Source, reference: Reference, wanted: PlatformSet): Promise<Inspection>;
 }
 
-type Parts = { readonly store: Pick<Store, 'locate' | 'read'>; readonly rules: Pick<PullRules, 'maxManifestBytes'> };
+type Parts = {
+  readonly store: Pick<Store, 'locate' | 'read'>;
+  readonly records: Pick<Records, 'manifests'>;
+  readonly rules: Pick<PullRules, 'maxManifestBytes'>;
+};
 
-export function createInspector({ store, rules }: Parts, tags: Tags, manifests: Manifests): Inspector {
+export function createInspector({ store, records, rules }: Parts, tags: Tags, manifests: Manifests): Inspector {
   async function resolve(source: Source, reference: Reference): Promise<HeldManifest> {
     if (reference.kind === 'tag') return tags.resolve(source, reference.tag);
     const held = await manifests.byDigest(source, reference.digest);
@@ -71,20 +77,22 @@ export function createInspector({ store, rules }: Parts, tags: Tags, manifests: 
     return { platform, digest: self.digest, status, bytes, heldBytes: bytes - sum(missing), missing };
   }
 
-  async function ofChild(child: Descriptor): Promise<PlatformInspection> {
+  async function ofChild(source: Source, child: Descriptor): Promise<PlatformInspection> {
     const self: Missing = { digest: child.digest, bytes: child.size, kind: 'manifest' };
-    const held = await store.read(child.digest, rules.maxManifestBytes);
+    // An index may list what only another repository may show.
+    const isKnown = await records.manifests.get(contentKey(source, child.digest));
+    const held = isKnown && (await store.read(child.digest, rules.maxManifestBytes));
     return ofManifest(formatPlatform(child.platform!), self, held && readManifest(held.bytes, child.mediaType));
   }
 
-  async function ofIndex(index: Index, wanted: PlatformSet): Promise<PlatformInspection[]> {
+  async function ofIndex(source: Source, index: Index, wanted: PlatformSet): Promise<PlatformInspection[]> {
     const children = index.manifests.filter(({ platform }) => isPlatform(platform));
-    if (wanted === 'any') return Promise.all(children.map(ofChild));
+    if (wanted === 'any') return Promise.all(children.map((child) => ofChild(source, child)));
     const found: PlatformInspection[] = [];
     for (const platform of wanted) {
       const fitting = children.filter((child) => fit(platform, child.platform!) !== undefined);
       if (fitting.length === 0) found.push(notOffered(formatPlatform(platform)));
-      for (const child of fitting) found.push(await ofChild(child));
+      for (const child of fitting) found.push(await ofChild(source, child));
     }
     return [...new Map(found.map((one) => [`${one.platform} ${one.digest}`, one])).values()];
   }
@@ -96,7 +104,7 @@ export function createInspector({ store, rules }: Parts, tags: Tags, manifests: 
       const separator = reference.kind === 'tag' ? ':' : '@';
       const image = `${source.key}${separator}${reference.kind === 'tag' ? reference.tag : reference.digest}`;
       const about = { image, digest: held.digest, mediaType: held.mediaType };
-      if (document.kind === 'index') return { ...about, platforms: await ofIndex(document, wanted) };
+      if (document.kind === 'index') return { ...about, platforms: await ofIndex(source, document, wanted) };
       if (document.kind === 'opaque') return { ...about, platforms: [] };
       const config = await store.read(document.config.digest, rules.maxManifestBytes);
       const platform = config && readConfigPlatform(config.bytes);

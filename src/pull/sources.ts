@@ -1,5 +1,6 @@
 import { pieces } from '../cache/bytes.ts';
 import type { Blob, CacheState, Store } from '../cache/tier.ts';
+import { FleetStalled } from '../fleet/fleet.ts';
 import type { Fleet, FleetKey, Follower, Leader } from '../fleet/fleet.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Source } from '../upstream/registries.ts';
@@ -37,6 +38,7 @@ export function createSources(options: SourcesOptions): Sources {
   const { store, fleets, source, digest, confirm, expectedSize, passOn } = options;
   const key: FleetKey = { upstream: source.upstream.name, digest, repository: source.key };
   const seats = new Map<Fleet, Leader>();
+  const stalled = new Set<Fleet>();
   const sharing: Promise<void>[] = [];
   /** The tiers that have been read from already. */
   const tried = new Set<CacheState>();
@@ -67,7 +69,27 @@ export function createSources(options: SourcesOptions): Sources {
     const followed = await follower.follow(from, async (repository) => {
       if (repository !== source.key) await confirm();
     });
-    return followed && { ...followed, offset: from, origin: 'joined', isKeptElsewhere: fleet.sharesStore };
+    if (!followed) return undefined;
+    const body = watched(followed.body, fleet);
+    return { ...followed, body, offset: from, origin: 'joined', isKeptElsewhere: fleet.sharesStore };
+  }
+
+  async function* watched(body: AsyncIterable<Buffer>, fleet: Fleet): AsyncGenerator<Buffer> {
+    try {
+      yield* body;
+    } catch (error) {
+      if (error instanceof FleetStalled) stalled.add(fleet);
+      throw error;
+    }
+  }
+
+  /** A leader that brings nothing is waited for once. */
+  function without(fleet: Fleet): (error: unknown) => undefined {
+    return (error) => {
+      if (!(error instanceof FleetStalled)) throw error;
+      stalled.add(fleet);
+      return undefined;
+    };
   }
 
   /** The leader of each fleet starts to pass on what comes; nobody waits for it. */
@@ -85,7 +107,7 @@ export function createSources(options: SourcesOptions): Sources {
     for (const fleet of fleets) {
       const seat = seats.get(fleet);
       if (seat && !seat.isLost) continue;
-      for (let tries = 0; tries < maxJoins; tries++) {
+      for (let tries = 0; tries < maxJoins && !stalled.has(fleet); tries++) {
         const joined = await fleet.join(key);
         if (joined?.role === 'leader') {
           // Between our look at the store and this, the one before us may have landed.
@@ -94,7 +116,7 @@ export function createSources(options: SourcesOptions): Sources {
           lead(fleet, joined);
         }
         if (joined?.role !== 'follower') break;
-        const answer = (await follow(fleet, joined, from)) ?? (await landedMeanwhile(from));
+        const answer = (await follow(fleet, joined, from).catch(without(fleet))) ?? (await landedMeanwhile(from));
         if (answer) return answer;
       }
     }

@@ -63,7 +63,7 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
       return undefined;
     }
     if (age < rules.freshMs(source.key, tag)) return manifests.byDigest(source, last.digest);
-    const isLeftAlone = last.troubledAtMs !== undefined && now() - last.troubledAtMs < rules.staleMs;
+    const isLeftAlone = last.troubledAtMs !== undefined && Math.abs(now() - last.troubledAtMs) < rules.staleMs;
     const held = isLeftAlone ? await manifests.byDigest(source, last.digest) : undefined;
     return held && { ...held, state: 'stale' };
   }

@@ -66,7 +66,12 @@ export async function openRedisParts(
   };
   const bounds = createRedisBounds({ redis, maxBytes: settings.maxSize, now });
   const common = { redis, bounds, maxBlobBytes: settings.maxBlobSize, ttlMs: settings.ttl };
-  const fleet = await createRedisFleet({ ...common, leaseMs: settings.lease, onTrouble });
+  const fleet = await createRedisFleet({
+    ...common,
+    leaseMs: settings.lease,
+    stallMs: config.limits.upstreamStall,
+    onTrouble,
+  });
   closers.push(() => fleet.close());
   return {
     tier: createRedisTier({ ...common, maxBufferBytes: config.limits.streamBuffers }),

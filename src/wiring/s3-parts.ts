@@ -53,10 +53,7 @@ export async function openS3Parts({ config, log, metrics, now, closers }: Contex
       .finally(() => (sweeping = undefined));
   };
   const timer = setInterval(sweep, sweepEveryMs * (0.75 + Math.random() / 2)).unref();
-  closers.push(() => {
-    clearInterval(timer);
-    return sweeping;
-  });
+  closers.push(() => clearInterval(timer));
   return createS3Tier({
     s3,
     prefix,

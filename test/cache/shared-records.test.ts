@@ -300,11 +300,17 @@ void t.test('both fail: a write is answered with false, a read with nothing', { 
   t.equal(await stage.a.records.tags.get(tag), undefined);
 });
 
-void t.test('lists: of all replicas together, each name once', { skip }, async (t) => {
-  const { a, b } = await prepare(t);
-  for (const name of ['x', 'both']) await a.records.repositories.set(name, true);
-  for (const name of ['y', 'both']) await b.records.repositories.set(name, true);
-  for (const { records } of [a, b]) t.same(await keysOf(records.repositories), ['both', 'x', 'y']);
-  await a.records.manifests.set('one', { mediaType: 'a/b' });
-  t.same(await keysOf(b.records.manifests), ['one']);
-});
+void t.test(
+  'lists: of repositories those of all replicas, each once; of other records a replica’s own',
+  { skip },
+  async (t) => {
+    const { a, b } = await prepare(t);
+    for (const name of ['x', 'both']) await a.records.repositories.set(name, true);
+    for (const name of ['y', 'both']) await b.records.repositories.set(name, true);
+    for (const { records } of [a, b]) t.same(await keysOf(records.repositories), ['both', 'x', 'y']);
+    await a.records.manifests.set('one', { mediaType: 'a/b' });
+    t.same(await keysOf(a.records.manifests), ['one']);
+    t.same(await keysOf(b.records.manifests), []);
+    t.match(await b.records.manifests.get('one'), { mediaType: 'a/b' });
+  },
+);

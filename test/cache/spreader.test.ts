@@ -40,6 +40,10 @@ function farTier({ isHeld = false } = {}): FarTier {
       if (tier.fails === 'open') throw new Error('open fails');
       return memory.open(digest);
     },
+    async has(digest) {
+      if (tier.fails === 'open') throw new Error('open fails');
+      return memory.has(digest);
+    },
     async put(digest, blob) {
       tier.puts.push(digests.indexOf(digest));
       tier.mostAtOnce = Math.max(tier.mostAtOnce, ++atOnce);

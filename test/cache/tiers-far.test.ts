@@ -139,7 +139,7 @@ void t.test('store: what is near is never asked for far away, what is far is no 
   const { store } = await prepare(t, [redis, s3]);
   await putInto(s3, large);
   t.equal(await store.open(digestOf(large)), undefined);
-  t.equal(await store.locate(digestOf(large)), 's3');
+  t.same(await store.locate(digestOf(large)), { tier: 's3', bytes: large.length });
   const found = await store.far(digestOf(large));
   t.equal(found!.state, 'hit-s3');
   t.ok((await readAll(found!)).equals(large));

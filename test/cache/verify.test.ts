@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { copyFile, readFile, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import { copyFile, readFile, rename, rm, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
@@ -138,6 +138,17 @@ void t.test('verify: what is in the books alone goes out of them', async (t) => 
     1_070_500,
     'they are done with as well',
   );
+});
+
+void t.test('verify: what cannot be opened is told, and all the rest is read', async (t) => {
+  const { store, digests } = await prepare(t);
+  const file = store.fileOf(digests[1]);
+  await rename(file, `${file}.elsewhere`);
+  // Links are not followed; on a disk that fails it is the same.
+  await symlink(`${file}.elsewhere`, file);
+  t.same(await store.verify(), { blobs: 2, bytes: 1_070_000, wrong: [], lost: [], unreadable: [digests[1]] });
+  t.ok(existsSync(file));
+  t.equal(store.totalBytes(), 1_070_500);
 });
 
 void t.test('verify: what comes and goes meanwhile disturbs nothing', async (t) => {

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { copyFile, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import t from 'tap';
@@ -167,6 +167,19 @@ void t.test('verify: a file deleted behind the books comes back, or goes out of 
   await rm(stage.fileOf(layer));
   t.match(await stage.verify('--json'), { code: 0, out: new RegExp(`"repaired": \\[\n    "${layer.digest}"`) });
   t.ok(await areRight(stage, everything));
+});
+
+void t.test('verify: what cannot be read is left, told and exit 1', async (t) => {
+  const stage = await prepare(t);
+  const file = stage.fileOf(layer);
+  await rename(file, join(stage.mirror.store, 'elsewhere'));
+  await symlink(join(stage.mirror.store, 'elsewhere'), file);
+  t.same(await stage.verify(), {
+    code: 1,
+    out: `${layer.digest} could not be read to its end; left as it is\n3 blobs, 1.2 KiB, all of them right\n`,
+    err: '1 blob could not be read; the disk may be failing.\n',
+  });
+  t.ok(existsSync(file));
 });
 
 void t.test('verify: what was copied in is read too, and of a wrong one nobody knows where it is from', async (t) => {

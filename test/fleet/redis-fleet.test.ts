@@ -2,6 +2,7 @@ import t from 'tap';
 import type { Test } from 'tap';
 import { createRedisBounds } from '../../src/cache/redis-bounds.ts';
 import { createRedisFleet } from '../../src/fleet/redis-fleet.ts';
+import { FleetStalled } from '../../src/fleet/fleet.ts';
 import type { RedisFleetOptions } from '../../src/fleet/redis-fleet.ts';
 import type { Fleet, Followed, Follower, Leader } from '../../src/fleet/fleet.ts';
 import { flightKeys } from '../../src/fleet/leases.ts';
@@ -28,6 +29,7 @@ async function prepare(t: Test, ...redisArgs: string[]) {
       redis,
       bounds,
       leaseMs: 60_000,
+      stallMs: 30_000,
       maxBlobBytes: 1e9,
       ttlMs: 3_600_000,
       onTrouble: (error) => troubles.push(error),
@@ -385,3 +387,20 @@ void t.test('redis fleet: without Redis everyone goes alone', { skip }, async (t
   t.equal(await fleet.join(key), undefined);
   t.ok(troubles.length > 0);
 });
+
+void t.test(
+  'fleet: a leader that is there and brings nothing is waited for once, and not for ever',
+  { skip },
+  async (t) => {
+    const { join } = await prepare(t);
+    const first = await join();
+    const second = await join({ stallMs: 200 });
+    t.match(await first.fleet.join(key), { role: 'leader' });
+    const follower = await second.fleet.join(key);
+    if (follower?.role !== 'follower') throw new Error('two lead');
+    await t.rejects(
+      follower.follow(0, () => Promise.resolve()),
+      FleetStalled,
+    );
+  },
+);

@@ -1,8 +1,6 @@
-import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
-import { readdir, writeFile } from 'node:fs/promises';
-import { createServer, connect } from 'node:net';
+import { readdir, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
-import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { download, filesOf, hashDownload, until } from '../fixtures/downloads.ts';
@@ -10,80 +8,36 @@ import type { Hashed } from '../fixtures/downloads.ts';
 import { buildImage, noise } from '../fixtures/images.ts';
 import type { Content } from '../fixtures/images.ts';
 import { containerdAccept as accept, temporaryFolder } from '../fixtures/mirror.ts';
-import { runNarrows, startServe } from '../fixtures/process.ts';
-import { blobOf, pour, startRegistry } from '../fixtures/registry.ts';
+import { runNarrows } from '../fixtures/process.ts';
+import { blobOf, pour } from '../fixtures/registry.ts';
 import type { TestRegistry } from '../fixtures/registry.ts';
+import {
+  ask,
+  commandLines,
+  connectTo,
+  connectionsOf,
+  hasKernelFiles,
+  isRunning,
+  ping,
+  startWorkers,
+  untilAllServe,
+} from '../fixtures/workers.ts';
+import type { TestWorkers } from '../fixtures/workers.ts';
 
 const MiB = 1024 * 1024;
-// Which worker has what is for nobody to see but the kernel.
-const skip = existsSync('/proc/self/net/tcp') ? false : 'there is no /proc';
+const skip = hasKernelFiles ? false : 'there is no /proc';
+const replaced = 'another one takes its place';
 
 // 300 times 32 MiB are read and hashed by one process.
 t.setTimeout(180_000);
 
-function childrenOf(pid: number): number[] {
-  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+/** That it has ended as it should: nothing of it is left. */
+async function checkEnd(t: Test, { server, running, temporary, lines }: TestWorkers): Promise<void> {
+  t.equal(await server.exit, 0);
+  t.same(running(), [], 'no process is left');
+  t.same(await readdir(temporary), [], 'the folder of sockets is gone');
+  t.equal(lines('"msg":"stopped"'), 1, 'one process speaks for all');
 }
-
-function isRunning(pid: number): boolean {
-  try {
-    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-  } catch {
-    return false;
-  }
-}
-
-/** How many connections with this port at its end a process has. */
-function connectionsOf(pid: number, port: number): number {
-  const held = new Set(readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(`/proc/${pid}/fd/${fd}`)));
-  const rows = readFileSync('/proc/net/tcp', 'utf8').split('\n').slice(1, -1);
-  return rows.filter((row) => {
-    const [, local = '', , state, , , , , , inode] = row.trim().split(/\s+/);
-    return parseInt(local.split(':')[1]!, 16) === port && state === '01' && held.has(`socket:[${inode}]`);
-  }).length;
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-/** A server of two workers, the leader of a process group, before a registry. */
-async function prepare(t: Test, limits: Record<string, unknown> = {}) {
-  const registry = await startRegistry();
-  t.teardown(registry.close);
-  const store = await temporaryFolder(t);
-  const sockets = await temporaryFolder(t);
-  const file = join(await temporaryFolder(t), 'narrows.yaml');
-  await writeFile(file, JSON.stringify({ limits }));
-  const pids = new Set<number>();
-  t.teardown(() => {
-    for (const pid of pids) if (isRunning(pid)) process.kill(pid, 'SIGKILL');
-  });
-  const args = ['--workers', '2', '--config', file, '--store', store, '--upstream', `docker.io=${registry.url}`];
-  const server = await startServe(t, { args, under: ['setsid', 'env', `TMPDIR=${sockets}`] });
-  const pid = server.child.pid!;
-  const workers = () => {
-    const found = childrenOf(pid);
-    for (const one of found) pids.add(one);
-    return found;
-  };
-  workers();
-  const lines = (text: string) => server.output().split(text).length - 1;
-  /** That it has ended as it should: nothing of it is left. */
-  const checkEnd = async () => {
-    t.equal(await server.exit, 0);
-    t.same([...pids].filter(isRunning), [], 'no process is left');
-    t.same(await readdir(sockets), [], 'the folder of sockets is gone');
-    t.equal(lines('"msg":"stopped"'), 1, 'one process speaks for all');
-  };
-  return { registry, store, server, pid, port: Number(new URL(server.url).port), workers, lines, checkEnd };
-}
-
-type Stage = Awaited<ReturnType<typeof prepare>>;
 
 function put(registry: TestRegistry, seed: string, bytes: number): Content {
   const blob = blobOf(noise(seed, bytes));
@@ -120,7 +74,7 @@ function holdBack(registry: TestRegistry, blob: Content): { ports: number[]; goO
 }
 
 /** Clients whose answers have begun, on both workers, and the worker that leads their download. */
-async function startHerd({ server, registry, workers, port }: Stage, blob: Content, count: number) {
+async function startHerd({ server, registry, workers, port }: TestWorkers, blob: Content, count: number) {
   const held = holdBack(registry, blob);
   const begun = new Set<number>();
   const running = Array.from({ length: count }, (_, at) =>
@@ -132,30 +86,7 @@ async function startHerd({ server, registry, workers, port }: Stage, blob: Conte
   return { ...held, running, leader, other, led: connectionsOf(leader, port), followed: connectionsOf(other, port) };
 }
 
-/** A connection that a worker has answered on. */
-async function openConnection(t: Test, port: number): Promise<Socket> {
-  const socket = connect(port, '127.0.0.1').on('error', () => undefined);
-  t.teardown(() => socket.destroy());
-  await ping(socket);
-  return socket;
-}
-
-function ping(socket: Socket): Promise<void> {
-  return new Promise((resolve) => {
-    socket.once('data', () => resolve());
-    socket.write('GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n');
-  });
-}
-
-/** New connections go to whoever has started: at the end, to each of them. */
-async function untilAllServe(t: Test, { workers, port }: Stage): Promise<void> {
-  await until(async () => {
-    await openConnection(t, port);
-    return workers().length === 2 && workers().every((pid) => connectionsOf(pid, port) > 0);
-  }, 'a connection to each worker');
-}
-
-async function metricsOf({ server }: Stage): Promise<(name: string) => number> {
+async function metricsOf({ server }: TestWorkers): Promise<(name: string) => number> {
   const text = (await download(`${server.adminUrl}/metrics`)).body.toString();
   return (name) =>
     [...text.matchAll(new RegExp(`^${name}(?:\\{.*\\})? ([\\d.]+)$`, 'gm'))].reduce(
@@ -165,8 +96,8 @@ async function metricsOf({ server }: Stage): Promise<(name: string) => number> {
 }
 
 void t.test('workers: what two of them serve is what one would', { skip }, async (t) => {
-  const stage = await prepare(t);
-  const { registry, store, server, port, workers, lines, checkEnd } = stage;
+  const stage = await startWorkers(t);
+  const { registry, store, server, port, workers, lines } = stage;
   registry.blobBytesPerSecond = 50e6;
 
   await t.test('workers: 300 clients of a cold blob make one download and one copy', async (t) => {
@@ -237,15 +168,14 @@ void t.test('workers: what two of them serve is what one would', { skip }, async
     await until(() => workers().every((pid) => connectionsOf(pid, port) < 7), 'the stop');
     goOn();
     for (const got of await Promise.all(running)) t.ok(got.isComplete);
-    await checkEnd();
+    await checkEnd(t, stage);
   });
 });
 
 void t.test('workers: kill -9', { skip }, async (t) => {
-  const stage = await prepare(t);
-  const { registry, server, pid, workers, lines } = stage;
+  const stage = await startWorkers(t);
+  const { registry, store, server, pid, workers, lines } = stage;
   registry.blobBytesPerSecond = 50e6;
-  const replaced = 'another one takes its place';
 
   await t.test('workers: one that dies leading is followed by another, and replaced', async (t) => {
     const blob = put(registry, 'killed', 8 * MiB);
@@ -269,18 +199,45 @@ void t.test('workers: kill -9', { skip }, async (t) => {
 
   await t.test('workers: what one asked for right before its end is answered to nobody', async (t) => {
     await untilAllServe(t, stage);
-    const asking = await Promise.all([0, 1, 2, 3].map(() => openConnection(t, stage.port)));
-    const pinging = await Promise.all([0, 1, 2, 3].map(() => openConnection(t, stage.port)));
+    const [dying] = workers() as [number];
+    const asking = await connectTo(t, stage.port, dying);
+    const pinging = await connectTo(t, stage.port, dying);
+    const cold = put(registry, 'asked for', 1000);
     process.kill(pid, 'SIGSTOP');
-    const cold = asking.map((_, at) => put(registry, `cold ${at}`, 1000));
-    for (const [at, socket] of asking.entries()) socket.write(`GET ${pathOf(cold[at]!)} HTTP/1.1\r\nhost: x\r\n\r\n`);
-    // By the time that they have answered so much else, they have asked who leads.
-    for (let times = 0; times < 30; times++) await Promise.all(pinging.map(ping));
-    process.kill(workers()[0]!, 'SIGKILL');
+    ask(asking, pathOf(cold));
+    // By the time that it has answered so much else, it has asked who leads.
+    for (let times = 0; times < 30; times++) await ping(pinging);
+    process.kill(dying, 'SIGKILL');
     process.kill(pid, 'SIGCONT');
     await until(() => lines(replaced) === 3, 'another worker');
-    for (const blob of cold) t.ok(isRight(await hashDownload(server.url + pathOf(blob)), blob));
+    t.ok(isRight(await hashDownload(server.url + pathOf(cold)), cold));
     t.equal(server.child.exitCode, null);
+  });
+
+  await t.test('workers: when nobody coordinates them each goes on alone, and afterwards together', async (t) => {
+    await untilAllServe(t, stage);
+    const sockets = await Promise.all(workers().map((worker) => connectTo(t, stage.port, worker)));
+    // Too large for memory, so that it is cold again without its file.
+    const blob = put(registry, 'alone', 2 * MiB);
+    const size = blob.bytes.length;
+    process.kill(pid, 'SIGSTOP');
+    const received = sockets.map((socket) => ask(socket, pathOf(blob)));
+    await until(() => received.every((bytes) => bytes() > size), 'all of it, twice');
+    process.kill(pid, 'SIGCONT');
+    t.equal(registry.count('GET blobs', blob.digest), 2);
+    for (const [first, second] of [sockets, sockets.toReversed()] as [Socket, Socket][]) {
+      await until(async () => (await filesOf(store)).unfinished.length === 0, 'the blob on the disk');
+      for (const file of (await filesOf(store)).blobs) await rm(file);
+      registry.forget();
+      const held = holdBack(registry, blob);
+      const leading = ask(first, pathOf(blob));
+      await until(() => leading() > 1000, 'the first bytes');
+      const following = ask(second, pathOf(blob));
+      await until(() => following() > 1000, 'the first bytes');
+      held.goOn();
+      await until(() => leading() > size && following() > size, 'all of it, twice');
+      t.equal(registry.count('GET blobs'), 1, 'nobody holds a place that he does not fill');
+    }
   });
 
   await t.test('workers: without the process that started them they end by themselves', async (t) => {
@@ -295,8 +252,8 @@ void t.test('workers: kill -9', { skip }, async (t) => {
 });
 
 void t.test('workers: one that is silent while it leads is passed over', { skip }, async (t) => {
-  const stage = await prepare(t, { upstreamStall: '1s', stopGrace: '1s' });
-  const { registry, store, server, workers, checkEnd } = stage;
+  const stage = await startWorkers(t, { upstreamStall: '1s', stopGrace: '1s' });
+  const { registry, store, server, workers } = stage;
   const blob = put(registry, 'silent', 8 * MiB);
   registry.blobBytesPerSecond = 4 * MiB;
   const herd = await startHerd(stage, blob, 8);
@@ -314,12 +271,12 @@ void t.test('workers: one that is silent while it leads is passed over', { skip 
 
   process.kill(workers()[0]!, 'SIGSTOP');
   server.child.kill('SIGTERM');
-  await checkEnd();
+  await checkEnd(t, stage);
 });
 
 void t.test('workers: SIGTERM lets running answers finish, and takes nothing new', { skip }, async (t) => {
-  const stage = await prepare(t);
-  const { registry, server, checkEnd } = stage;
+  const stage = await startWorkers(t);
+  const { registry, server } = stage;
   registry.blobBytesPerSecond = 50e6;
   const blob = put(registry, 'SIGTERM', 4 * MiB);
   const { running, goOn, led, followed } = await startHerd(stage, blob, 6);
@@ -328,11 +285,11 @@ void t.test('workers: SIGTERM lets running answers finish, and takes nothing new
   await until(async () => (await download(`${server.url}/v2/`)).status === 0, 'the refusal');
   goOn();
   t.equal((await Promise.all(running)).filter((got) => isRight(got, blob)).length, 6);
-  await checkEnd();
+  await checkEnd(t, stage);
 });
 
 void t.test('workers: a second SIGTERM does not wait', { skip }, async (t) => {
-  const stage = await prepare(t);
+  const stage = await startWorkers(t);
   const { registry, server, workers, lines } = stage;
   const { running } = await startHerd(stage, put(registry, 'twice', MiB), 4);
   const all = workers();
@@ -345,45 +302,41 @@ void t.test('workers: a second SIGTERM does not wait', { skip }, async (t) => {
 });
 
 void t.test('workers: SIGTERM while one is being replaced', { skip }, async (t) => {
-  const { server, workers, lines, checkEnd } = await prepare(t);
+  const stage = await startWorkers(t);
+  const { server, workers, lines } = stage;
   process.kill(workers()[0]!, 'SIGKILL');
-  await until(() => lines('another one takes its place') === 1, 'the replacement');
+  await until(() => lines(replaced) === 1, 'the replacement');
   process.kill(workers().at(-1)!, 'SIGKILL');
-  await until(() => lines('another one takes its place') === 2, 'that of one that never served');
+  await until(() => lines(replaced) === 2, 'that of one that never served');
   workers();
   server.child.kill('SIGTERM');
-  await checkEnd();
+  await checkEnd(t, stage);
 });
 
-void t.test('workers: an address that is taken is told in one sentence, and no process is left', async (t) => {
-  const blocker = createServer();
-  await new Promise<void>((resolve) => blocker.listen(0, '127.0.0.1', resolve));
-  t.teardown(() => blocker.close());
-  const taken = `127.0.0.1:${(blocker.address() as AddressInfo).port}`;
-  const TMPDIR = await temporaryFolder(t);
-  for (const [listen, admin] of [
-    [taken, '127.0.0.1:0'],
-    ['127.0.0.1:0', taken],
-  ] as const) {
-    const store = await temporaryFolder(t);
-    const args = ['serve', '--workers', '2', '--listen', listen, '--admin', admin, '--store', store];
-    const { code, out, err } = runNarrows(args, { TMPDIR });
-    t.match({ code, out }, { code: 1, out: '' });
-    t.equal(err, `${taken} is taken; choose another address with --listen or --admin.\n`);
-    const commands = readdirSync('/proc').map((name) => commandOf(name));
-    t.same(
-      commands.filter((command) => command.includes(store)),
-      [],
-    );
-    t.same(await readdir(TMPDIR), []);
-  }
-});
+void t.test(
+  'workers: an address that is taken is told in one sentence, and no process is left',
+  { skip },
+  async (t) => {
+    const blocker = createServer();
+    await new Promise<void>((resolve) => blocker.listen(0, '127.0.0.1', resolve));
+    t.teardown(() => blocker.close());
+    const taken = `127.0.0.1:${(blocker.address() as AddressInfo).port}`;
+    const TMPDIR = await temporaryFolder(t);
+    for (const [listen, admin] of [
+      [taken, '127.0.0.1:0'],
+      ['127.0.0.1:0', taken],
+    ] as const) {
+      const store = await temporaryFolder(t);
+      const args = ['serve', '--workers', '2', '--listen', listen, '--admin', admin, '--store', store];
+      const { code, out, err } = runNarrows(args, { TMPDIR });
+      t.match({ code, out }, { code: 1, out: '' });
+      t.equal(err, `${taken} is taken; choose another address with --listen or --admin.\n`);
 
-function commandOf(pid: string): string {
-  const path = `/proc/${pid}/cmdline`;
-  try {
-    return /^\d+$/.test(pid) ? readFileSync(path, 'utf8') : '';
-  } catch {
-    return '';
-  }
-}
+      t.same(
+        commandLines().filter((line) => line.includes(store)),
+        [],
+      );
+      t.same(await readdir(TMPDIR), []);
+    }
+  },
+);
