@@ -201,7 +201,6 @@ function crossCheck(value: unknown): Mistake[] {
   const cache = asMap(config.cache);
   checkSet('cache.platforms', cache['platforms'] === 'all' ? 'any' : (cache['platforms'] ?? 'any'));
   const places = asMap(cache['redis']);
-  const isSet = (map: Record<string, unknown>, key: string) => map[key] !== null && map[key] !== undefined;
   if (isSet(places, 'password') && isSet(places, 'passwordFile')) {
     mistakes.push({ path: 'cache.redis', message: 'expected either password or passwordFile' });
   }
@@ -241,6 +240,10 @@ function crossCheck(value: unknown): Mistake[] {
     }
   }
   return mistakes;
+}
+
+function isSet(map: Record<string, unknown>, key: string): boolean {
+  return map[key] !== null && map[key] !== undefined;
 }
 
 /** What is no map has been told as a mistake already. */

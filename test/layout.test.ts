@@ -104,19 +104,19 @@ void t.test('imports point one way', (t) => {
     },
     cli: {
       values: [
-        ...[
-          'admin',
-          'cache',
-          'config',
-          'config-schema',
-          'config-values',
-          'errors',
-          'fleet',
-          'log',
-          'metrics',
-          'mirror',
-        ],
-        ...['oci', 'pull', 'wiring'],
+        'admin',
+        'cache',
+        'config',
+        'config-schema',
+        'config-values',
+        'errors',
+        'fleet',
+        'log',
+        'metrics',
+        'mirror',
+        'oci',
+        'pull',
+        'wiring',
       ],
     },
     main: { values: ['cli'] },
@@ -184,7 +184,8 @@ void t.test('one library, one home', (t) => {
 });
 
 void t.test('only main touches the process', (t) => {
-  for (const path of sources) if (path !== 'src/main.ts') t.notMatch(read(path), /(?<!\.)\bprocess\.(?=[a-zA-Z])/, path);
+  for (const path of sources)
+    if (path !== 'src/main.ts') t.notMatch(read(path), /(?<!\.)\bprocess\.(?=[a-zA-Z])/, path);
   t.end();
 });
 

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmdirSync } from 'node:fs';
 import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { get } from 'node:http';
 import type { IncomingMessage } from 'node:http';
@@ -244,9 +244,12 @@ const skip = disk === undefined && 'needs to mount a small disk';
 
 function mountDisk(): string | undefined {
   const folder = mkdtempSync(join(tmpdir(), 'narrows-small-'));
-  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', folder]).status !== 0) return undefined;
-  t.teardown(() => spawnSync('umount', ['-l', folder]));
-  return folder;
+  const isMounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', folder]).status === 0;
+  t.teardown(() => {
+    if (isMounted) spawnSync('umount', ['-l', folder]);
+    rmdirSync(folder);
+  });
+  return isMounted ? folder : undefined;
 }
 
 void t.test('a full disk: clients get everything, and the store makes room by itself', { skip }, async (t) => {
