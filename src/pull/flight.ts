@@ -3,7 +3,7 @@ import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
 import type { Blob, CacheState, Partial, PartialReader } from '../cache/tier.ts';
 import type { FlightAnswer, FlightOptions, Landing } from './flight-options.ts';
-import { resuming } from './resuming.ts';
+import { resuming, unlessAborted } from './resuming.ts';
 import { createWindow } from './window.ts';
 
 /**
@@ -146,26 +146,11 @@ export class Flight {
   }
 
   async #download(): Promise<void> {
-    const answer = await this.#unlessAborted(this.#options.fetch(this.#received));
+    const answer = await unlessAborted(this.#options.fetch(this.#received), this.#abort.signal, (late) =>
+      late?.cancel(),
+    );
     if (!answer) throw new NarrowsError('blobUnknown', `The upstream has no blob ${this.#options.digest}.`);
     await this.#receive(answer);
-  }
-
-  /** Whoever closes does not wait for an answer that may never come; one that comes late is turned down. */
-  async #unlessAborted(fetching: Promise<FlightAnswer | undefined>): Promise<FlightAnswer | undefined> {
-    const { signal } = this.#abort;
-    const { promise: aborted, reject } = Promise.withResolvers<never>();
-    const onAbort = () => {
-      fetching.then((late) => late?.cancel()).catch(() => undefined);
-      reject(new Error('nobody reads it any more'));
-    };
-    signal.addEventListener('abort', onAbort);
-    if (signal.aborted) onAbort();
-    try {
-      return await Promise.race([fetching, aborted]);
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-    }
   }
 
   async #receive(answer: FlightAnswer): Promise<void> {

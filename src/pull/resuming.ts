@@ -46,6 +46,26 @@ export async function resuming(attempt: () => Promise<void>, resumable: Resumabl
   }
 }
 
+/** Whoever closes does not wait for what may never come. @param onLate gets what comes after all */
+export async function unlessAborted<T>(
+  waiting: Promise<T>,
+  signal: AbortSignal,
+  onLate: (late: T) => void,
+): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => {
+    waiting.then(onLate).catch(() => undefined);
+    reject(new Error('nobody reads it any more'));
+  };
+  signal.addEventListener('abort', onAbort);
+  if (signal.aborted) onAbort();
+  try {
+    return await Promise.race([waiting, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
 function toFailure(error: unknown): NarrowsError {
   if (error instanceof NarrowsError) return error;
   return new NarrowsError('upstreamUnusable', 'The download from the upstream broke off.', { cause: error });

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { NarrowsError } from '../../src/errors.ts';
-import { resuming } from '../../src/pull/resuming.ts';
+import { resuming, unlessAborted } from '../../src/pull/resuming.ts';
 import { failureOf } from '../fixtures/servers.ts';
 
 const limits = { maxResumes: 3, resumeDelayMs: 1 };
@@ -56,4 +56,20 @@ void t.test('an end that was asked for ends the waiting too', async (t) => {
   const running = resuming(attempt, slow);
   controller.abort();
   await t.rejects(running);
+});
+
+void t.test('unlessAborted: an abort ends the wait, and what comes late is turned down', async (t) => {
+  const never = new AbortController();
+  t.equal(await unlessAborted(Promise.resolve(7), never.signal, () => t.fail('it was not late')), 7);
+  for (const isBefore of [true, false]) {
+    const { promise, resolve } = Promise.withResolvers<number>();
+    const stopping = new AbortController();
+    const late = Promise.withResolvers<number>();
+    if (isBefore) stopping.abort();
+    const waiting = unlessAborted(promise, stopping.signal, late.resolve);
+    stopping.abort();
+    await t.rejects(waiting, /nobody reads it any more/);
+    resolve(8);
+    t.equal(await late.promise, 8);
+  }
 });
