@@ -84,6 +84,7 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
   }
 
   async function open(source: Source, digest: Digest): Promise<Blob> {
+    keeping.check(digest);
     for (let isConfirmed = false; ;) {
       const running = joinable(source, digest);
       if (running) {
@@ -179,6 +180,7 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
     open,
 
     async head(source, digest) {
+      keeping.check(digest);
       if (!joinable(source, digest)) {
         const stored = await openStored(source, digest);
         await stored?.close();

@@ -25,24 +25,31 @@ export interface Keeping {
   isUnplaced(image: Digest): boolean;
   /** @throws NarrowsError denied where the rules say so */
   mayKeep(digest: Digest): boolean;
+  /** The same for what is here already. @throws NarrowsError denied */
+  check(digest: Digest): void;
 }
 
 /** Decides what may be kept, by what is known of it: content that nobody can place is kept. */
 export function createKeeping(graph: Graph, rules: KeepRules): Keeping {
+  function mayKeep(digest: Digest): boolean {
+    if (rules.platforms === 'any') return true;
+    const served = graph.served(digest);
+    if (isWanted(served, rules.platforms)) return true;
+    if (rules.onOther === 'stream') return false;
+    throw new NarrowsError(
+      'denied',
+      `This mirror serves ${formatPlatformSet(rules.platforms)} alone; ${digest} is for ${served.platforms.join(', ')}.`,
+    );
+  }
+
   return {
     isChoosy: rules.platforms !== 'any',
     learn: (digest, document) => graph.learn(digest, linksOf(document)),
     learnPlatform: (image, platform) => graph.learnPlatform(image, platform),
     isUnplaced: (image) => graph.served(image).platforms.length === 0,
-    mayKeep(digest) {
-      if (rules.platforms === 'any') return true;
-      const served = graph.served(digest);
-      if (isWanted(served, rules.platforms)) return true;
-      if (rules.onOther === 'stream') return false;
-      throw new NarrowsError(
-        'denied',
-        `This mirror serves ${formatPlatformSet(rules.platforms)} alone; ${digest} is for ${served.platforms.join(', ')}.`,
-      );
+    mayKeep,
+    check(digest) {
+      if (rules.onOther === 'deny') mayKeep(digest);
     },
   };
 }

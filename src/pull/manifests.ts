@@ -101,6 +101,8 @@ export function createManifests({ store, records, rules }: PullParts, keeping: K
 
   async function byDigest(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
     const here = await openHere(source, digest);
+    // What was kept under other rules is refused by those of now.
+    if (here) keeping.check(digest);
     if (here) return here;
     const { value, joined } = await fetching.run(contentKey(source, digest), () => obtain(source, digest));
     return value && joined && value.state === 'miss' ? { ...value, state: 'joined' } : value;

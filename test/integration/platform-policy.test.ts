@@ -195,6 +195,19 @@ void t.test('deny: what was learnt is known after a restart', async (t) => {
   t.equal(second.upstream.count('GET blobs'), 0);
 });
 
+void t.test('deny: what was kept under other rules is refused as well', async (t) => {
+  const store = await temporaryFolder(t);
+  const first = await prepare(t, { platforms: 'all' }, { store });
+  t.ok(await pull(first, 'linux-amd64', amd64));
+  t.ok(await pull(first, 'linux-arm64', arm64));
+  await first.mirror.stop();
+  const second = await prepare(t, deny, { store });
+  t.equal(denial(await second.get('manifests/1', 'linux-amd64')), refusalOf(amd64.manifest));
+  for (const one of [amd64.config, amd64.own]) t.equal(denial(await second.get(blob(one))), refusalOf(one));
+  t.equal((await second.mirror.head(`/v2/lab/x/${blob(amd64.own)}`)).status, 403);
+  t.ok(await pull(second, 'linux-arm64', arm64));
+});
+
 // ---- What no index lists
 
 void t.test('an image without an index is placed by its config', async (t) => {
