@@ -34,6 +34,7 @@ export async function openRedisParts(
   const settings = config.cache.redis;
   const place = placeOf(settings);
   if (!place) return undefined;
+  let isStarting = true;
   const { redis, ready } = openRedis({
     ...(await loginOf(settings)),
     place,
@@ -43,6 +44,8 @@ export async function openRedisParts(
     maxQueue: settings.queue,
     onChange(error) {
       metrics.tierAvailable('redis', error === undefined);
+      // Where it is required, the start ends with a sentence of its own.
+      if (isStarting && settings.required) return;
       if (error !== undefined)
         return log.warn({ tier: 'redis', at: nameOf(place), err: error }, 'Redis is in trouble; going on without it');
       log.info({ tier: 'redis' }, 'Redis answers and is used again');
@@ -55,6 +58,7 @@ export async function openRedisParts(
     if (settings.required)
       throw new Error(`Redis at ${nameOf(place)} cannot be used: ${reasonOf(error)}`, { cause: error });
   });
+  isStarting = false;
   // One that is full refuses every write: that is one thing to say, not one for each.
   const warn = seldom((error) =>
     log.warn({ tier: 'redis', err: error }, 'Redis failed at something; going on without'),
