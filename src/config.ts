@@ -202,12 +202,13 @@ function crossCheck(value: unknown): Mistake[] {
   checkSet('cache.platforms', cache['platforms'] === 'all' ? 'any' : (cache['platforms'] ?? 'any'));
   const places = asMap(cache['redis']);
   if (isSet(places, 'password') && isSet(places, 'passwordFile')) {
-    mistakes.push({ path: 'cache.redis', message: 'expected either password or passwordFile' });
+    mistakes.push({ path: 'cache.redis.password', message: 'expected either password or passwordFile' });
   }
   const bucket = asMap(cache['s3']);
-  const hasSecret = isSet(bucket, 'secretAccessKey') || isSet(bucket, 'secretAccessKeyFile');
-  if (isSet(bucket, 'accessKeyId') !== hasSecret) {
-    mistakes.push({ path: 'cache.s3', message: 'expected accessKeyId and its secret together, or neither' });
+  const secret = ['secretAccessKey', 'secretAccessKeyFile'].find((key) => isSet(bucket, key));
+  if (isSet(bucket, 'accessKeyId') !== (secret !== undefined)) {
+    const path = `cache.s3.${secret ?? 'accessKeyId'}`;
+    mistakes.push({ path, message: 'expected accessKeyId and its secret together, or neither' });
   }
   const named = ['url', 'cluster', 'sentinels'].filter(
     (key) => places[key] !== null && [places[key]].flat().length > 0,

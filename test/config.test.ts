@@ -242,7 +242,7 @@ void t.test('parseConfig: what is no configuration at all is a mistake, not a fa
   const half = { 'platforms/sets': 'edge', listen: [{ address: ':1', platforms: 'edge' }] };
   t.ok(mistakesOf(withValues(half)).includes('platforms.sets'), 'sets that are no map');
   for (const key of Object.keys(parse(text) as Tree)) {
-    t.ok(mistakesOf(withValues({ [key]: 5 })).includes(key), key);
+    t.ok(mistakesOf(withValues({ [key]: -5 })).includes(key), key);
   }
   t.end();
 });

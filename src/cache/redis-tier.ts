@@ -30,7 +30,7 @@ export interface RedisTierOptions {
 }
 
 /** How many chunks a reader has on their way at most, so that Redis works while the last chunk is being sent. */
-const maxAhead = 2;
+const maxAhead = 3;
 
 /** Blobs as chunks of exact bytes, present only when whole; `redis-copies` has their form. */
 export function createRedisTier(options: RedisTierOptions): Tier {

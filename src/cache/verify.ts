@@ -33,8 +33,10 @@ export async function verifyStore({ catalog, disk, onRead }: VerifyOptions): Pro
   for (let after = ''; ;) {
     const entries = catalog.entries(after, page);
     for (const entry of entries) {
-      const blob = await disk.open(entry.digest);
-      if (blob) {
+      const blob = await disk.open(entry.digest).catch(() => 'unreadable' as const);
+      if (blob === 'unreadable') {
+        unreadable.push(entry.digest);
+      } else if (blob) {
         const isRight = await (blob.verified ?? Promise.resolve()).then(
           () => true,
           () => false,

@@ -15,6 +15,7 @@ import {
   ask,
   commandLines,
   connectTo,
+  connectToEach,
   connectionsOf,
   hasKernelFiles,
   isRunning,
@@ -213,18 +214,19 @@ void t.test('workers: kill -9', { skip }, async (t) => {
 
   await t.test('workers: when nobody coordinates them each goes on alone, and afterwards together', async (t) => {
     await untilAllServe(t, stage);
-    const sockets = await Promise.all(workers().map((worker) => connectTo(t, stage.port, worker)));
-    // Too large for memory, so that it is cold again without its file.
-    const blob = put(registry, 'alone', 2 * MiB);
-    const size = blob.bytes.length;
+    // For each of two blobs, a connection to each worker.
+    const pairs = [await connectToEach(t, stage), await connectToEach(t, stage)] as const;
+    // Too large for memory, so that they are cold again without their files.
+    const blobs = [put(registry, 'alone', 2 * MiB), put(registry, 'alone too', 2 * MiB)];
     process.kill(pid, 'SIGSTOP');
-    const received = sockets.map((socket) => ask(socket, pathOf(blob)));
-    await until(() => received.every((bytes) => bytes() > size), 'all of it, twice');
+    const received = pairs.flatMap((pair, at) => pair.map((socket) => ask(socket, pathOf(blobs[at]!))));
+    await until(() => received.every((bytes) => bytes() > 2 * MiB), 'all of both, twice');
     process.kill(pid, 'SIGCONT');
-    t.equal(registry.count('GET blobs', blob.digest), 2);
-    for (const [first, second] of [sockets, sockets.toReversed()] as [Socket, Socket][]) {
-      await until(async () => (await filesOf(store)).unfinished.length === 0, 'the blob on the disk');
-      for (const file of (await filesOf(store)).blobs) await rm(file);
+    for (const blob of blobs) t.equal(registry.count('GET blobs', blob.digest), 2);
+    await until(async () => (await filesOf(store)).unfinished.length === 0, 'the blobs on the disk');
+    for (const file of (await filesOf(store)).blobs) await rm(file);
+    for (const [at, blob] of blobs.entries()) {
+      const [first, second] = (at === 0 ? pairs[0] : pairs[1].toReversed()) as [Socket, Socket];
       registry.forget();
       const held = holdBack(registry, blob);
       const leading = ask(first, pathOf(blob));
@@ -232,7 +234,7 @@ void t.test('workers: kill -9', { skip }, async (t) => {
       const following = ask(second, pathOf(blob));
       await until(() => following() > 1000, 'the first bytes');
       held.goOn();
-      await until(() => leading() > size && following() > size, 'all of it, twice');
+      await until(() => leading() > 2 * MiB && following() > 2 * MiB, 'all of it, twice');
       t.equal(registry.count('GET blobs'), 1, 'nobody holds a place that he does not fill');
     }
   });
