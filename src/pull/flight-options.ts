@@ -22,7 +22,7 @@ export interface FlightOptions {
   /** The first answer tells another size than was expected: what was expected may be wrong as well. */
   onOtherSize?(): void;
   /** All has come, and it is other content than that of the digest. */
-  onMismatch?(): void;
+  onMismatch?(): Promise<void>;
   onTrouble(error: unknown): void;
 }
 

@@ -128,7 +128,7 @@ export class Flight {
       });
       await this.#flush();
       if (!finish(this.#hash, this.#options.digest)) {
-        this.#options.onMismatch?.();
+        await this.#options.onMismatch?.();
         throw new NarrowsError('upstreamUnusable', `The upstream's bytes are not those of ${this.#options.digest}.`);
       }
       this.#headKnown.resolve();

@@ -23,7 +23,8 @@ export interface SourcesOptions {
 /** Where one download's bytes come from. */
 export interface Sources {
   fetch(from: number): Promise<FlightAnswer | undefined>;
-  onMismatch(): void;
+  /** Resolves when whoever asks again is not given the same. */
+  onMismatch(): Promise<void>;
   landed(landing: Landing): Promise<void>;
 }
 
@@ -153,9 +154,9 @@ export function createSources(options: SourcesOptions): Sources {
       return source.upstream.blob(source.repository, digest, from);
     },
 
-    onMismatch() {
+    async onMismatch() {
       // Whose bytes were wrong is not known: copies can be made again.
-      if (isFromOthers) void store.distrust(digest);
+      if (isFromOthers) await store.distrust(digest);
     },
 
     async landed({ outcome }) {

@@ -18,6 +18,7 @@ import {
   connectToEach,
   connectionsOf,
   hasKernelFiles,
+  isRefused,
   isRunning,
   startWorkers,
   untilAllServe,
@@ -206,6 +207,7 @@ void t.test('workers: kill -9', { skip }, async (t) => {
     ask(asking, pathOf(cold));
     await until(() => registry.count('GET blobs', cold.digest) === 1, 'its going on alone, for nobody says who leads');
     process.kill(dying, 'SIGKILL');
+    await until(() => !isRunning(dying), 'its end');
     process.kill(pid, 'SIGCONT');
     await until(() => lines(replaced) === 3, 'another worker');
     t.ok(isRight(await hashDownload(server.url + pathOf(cold)), cold));
@@ -281,7 +283,7 @@ void t.test('workers: SIGTERM lets running answers finish, and takes nothing new
   const { running, goOn, led, followed } = await startHerd(stage, blob, 6);
   t.ok(led > 0 && followed > 0);
   server.child.kill('SIGTERM');
-  await until(async () => (await download(`${server.url}/v2/`)).status === 0, 'the refusal');
+  await until(() => isRefused(stage.port), 'the refusal');
   goOn();
   t.equal((await Promise.all(running)).filter((got) => isRight(got, blob)).length, 6);
   await checkEnd(t, stage);
