@@ -1,6 +1,6 @@
 /**
  * npm run bench [-- --clients 1000 --only narrows --json]: figures of this machine, beside those of what else is
- * installed. `-- --what redis` or `-- --what herd` for one of them.
+ * installed. `-- --what redis` (or herd, or silent) for one of them.
  */
 import { spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
@@ -11,12 +11,14 @@ import type { HerdFigures } from './herd.ts';
 import { benchRedis } from './redis.ts';
 import type { RedisFigures } from './redis.ts';
 import type { ReadResult } from './redis-reader.ts';
+import { benchSilentRedis } from './silent-redis.ts';
+import type { SilentRedisFigures } from './silent-redis.ts';
 
 const { values } = parseArgs({
   options: {
     clients: { type: 'string', default: '1000' },
     only: { type: 'string' },
-    what: { type: 'string', default: 'herd,redis' },
+    what: { type: 'string', default: 'herd,redis,silent' },
     rounds: { type: 'string', default: '5' },
     json: { type: 'boolean', default: false },
   },
@@ -25,7 +27,7 @@ const say = (text: string) => void (values.json || process.stdout.write(text));
 
 say(`${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}\n\n`);
 const what = values.what.split(',');
-const found: { herd?: HerdFigures[]; redis?: RedisFigures[] } = {};
+const found: { herd?: HerdFigures[]; redis?: RedisFigures[]; silent?: SilentRedisFigures } = {};
 if (what.includes('herd')) {
   found.herd = await benchHerd(Number(values.clients), values.only, (text) => say(`${text}\n`));
   say(`\n${herdTable(found.herd)}\n`);
@@ -33,6 +35,13 @@ if (what.includes('herd')) {
 if (what.includes('redis') && spawnSync('sh', ['-c', 'command -v redis-server']).status === 0) {
   found.redis = await benchRedis(Number(values.rounds), (text) => say(`${text}\n`));
   say(`\n${redisTable(found.redis)}\n`);
+}
+if (what.includes('silent') && spawnSync('sh', ['-c', 'command -v redis-server']).status === 0) {
+  found.silent = await benchSilentRedis((text) => say(`${text}\n`));
+  const { p99Ms, addedMs } = found.silent;
+  say(
+    `p99 ${p99Ms.silent.toFixed(0)} ms, without Redis ${p99Ms.none.toFixed(0)} ms: ${addedMs.toFixed(0)} ms more\n\n`,
+  );
 }
 if (values.json) process.stdout.write(`${JSON.stringify(found, undefined, 2)}\n`);
 
