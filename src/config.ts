@@ -210,9 +210,7 @@ function crossCheck(value: unknown): Mistake[] {
     const path = `cache.s3.${secret ?? 'accessKeyId'}`;
     mistakes.push({ path, message: 'expected accessKeyId and its secret together, or neither' });
   }
-  const named = ['url', 'cluster', 'sentinels'].filter(
-    (key) => places[key] !== null && [places[key]].flat().length > 0,
-  );
+  const named = ['url', 'cluster', 'sentinels'].filter((key) => isSet(places, key) && [places[key]].flat().length > 0);
   if (named.length > 1) {
     mistakes.push({
       path: 'cache.redis',

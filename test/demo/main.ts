@@ -45,7 +45,7 @@ async function startDemo(upstream: TestRegistry, store: string): Promise<Mirror>
     listen: [{ address: `127.0.0.1:${await freePort(5000)}` }],
     admin: { address: `127.0.0.1:${await freePort(5001)}` },
     upstreams: { 'docker.io': { url: upstream.url } },
-    cache: { memory: { maxSize: '64MiB', maxBlobSize: '1MiB' }, disk: { path: store } },
+    cache: { ...(defaults['cache'] as object), disk: { path: store, maxSize: '1GiB' } },
   });
   const log = createLog('info', { isTerminal: screen.isTerminal, write: (line) => isHandsOn && screen.write(line) });
   return startMirror(config, log);

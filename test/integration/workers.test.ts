@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { readdir, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
@@ -206,8 +207,9 @@ void t.test('workers: kill -9', { skip }, async (t) => {
     process.kill(pid, 'SIGSTOP');
     ask(asking, pathOf(cold));
     await until(() => registry.count('GET blobs', cold.digest) === 1, 'its going on alone, for nobody says who leads');
+    const ended = once(asking, 'close');
     process.kill(dying, 'SIGKILL');
-    await until(() => !isRunning(dying), 'its end');
+    await ended;
     process.kill(pid, 'SIGCONT');
     await until(() => lines(replaced) === 3, 'another worker');
     t.ok(isRight(await hashDownload(server.url + pathOf(cold)), cold));
