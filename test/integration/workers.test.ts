@@ -47,6 +47,17 @@ function put(registry: TestRegistry, seed: string, bytes: number): Content {
   return blob;
 }
 
+/** A coordinator that was stopped has answers to catch up with. */
+async function untilTogether(registry: TestRegistry, pair: readonly Socket[]): Promise<void> {
+  let tries = 0;
+  await until(async () => {
+    const probe = put(registry, `probe ${++tries}`, 2 * MiB);
+    const received = pair.map((socket) => ask(socket, pathOf(probe)));
+    await until(() => received.every((bytes) => bytes() > 2 * MiB), 'the probe, twice');
+    return registry.count('GET blobs', probe.digest) === 1;
+  }, 'workers that download together');
+}
+
 function pathOf({ digest }: Content): string {
   return `/v2/docker.io/library/x/blobs/${digest}`;
 }
@@ -229,6 +240,7 @@ void t.test('workers: kill -9', { skip }, async (t) => {
     for (const blob of blobs) t.equal(registry.count('GET blobs', blob.digest), 2);
     await until(async () => (await filesOf(store)).unfinished.length === 0, 'the blobs on the disk');
     for (const file of (await filesOf(store)).blobs) await rm(file);
+    await untilTogether(registry, pairs[0]);
     for (const [at, blob] of blobs.entries()) {
       const [first, second] = (at === 0 ? pairs[0] : pairs[1].toReversed()) as [Socket, Socket];
       registry.forget();
