@@ -1,14 +1,12 @@
-import { isIP, isIPv6 } from 'node:net';
 import { z } from 'zod';
+import { crossCheck } from './config-cross-check.ts';
+import type { Mistake } from './config-cross-check.ts';
 import { address, anyUrl, count, duration, flag, platform, size, strict, text, url, wait } from './config-values.ts';
+import { isRepositoryName } from './oci/reference.ts';
 import { formatPlatform, parsePlatform } from './oci/platform.ts';
 import type { Platform, PlatformSet } from './oci/platform.ts';
 
-/** One thing that is wrong, and where. */
-export interface Mistake {
-  readonly path: string;
-  readonly message: string;
-}
+export type { Mistake } from './config-cross-check.ts';
 
 /** All that is wrong with a configuration, at once. */
 export class ConfigError extends Error {
@@ -28,7 +26,9 @@ const setReference = z.union([text, z.array(text).min(1)], {
 const listener = strict('a map such as { address: 127.0.0.1:5000 }', {
   address,
   platforms: setReference.optional(),
-  view: z.enum(['image', 'index'], { error: 'expected image or index' }).optional(),
+  view: z
+    .enum(['image', 'index', 'combined', 'alternates'], { error: 'expected image, index, combined or alternates' })
+    .optional(),
   upstream: text.optional(),
   tls: z.strictObject({ cert: text, key: text }).optional(),
 });
@@ -51,6 +51,44 @@ const tagRule = z
   .refine((rule) => (rule.fresh === undefined) !== (rule.immutable === undefined), {
     error: 'expected either fresh or immutable: true',
   });
+
+const names = z.array(text, { error: 'expected a list of users and groups' });
+
+const overlay = strict('a map such as { platform: linux/riscv64, from: ghcr.io/riscv/mysql }', {
+  platform,
+  from: text.refine(isRepositoryName, { error: 'expected a repository such as ghcr.io/riscv/mysql' }),
+  tag: text.optional(),
+  override: flag.optional(),
+});
+
+const owned = z.union([z.literal('*'), platform], { error: 'expected a platform such as linux/arm64, or *' });
+
+const repository = strict('a map such as { name: team/app, hosted: true }', {
+  name: text.regex(/^[a-z0-9*._/-]+$/, { error: 'expected the name of a repository, with * for any text' }),
+  primary: platform.optional(),
+  pull: names.optional(),
+  overlays: z.array(overlay, { error: 'expected a list of overlays' }).optional(),
+  hosted: flag.optional(),
+  compose: flag.optional(),
+  push: names.optional(),
+  owners: z.record(owned, names.min(1, { error: 'expected at least one owner' })).optional(),
+});
+
+const access = z.strictObject({
+  mode: z.enum(['none', 'basic'], { error: 'expected none or basic' }),
+  htpasswd: text.nullable(),
+  groups: z.record(text, names),
+  pull: names,
+});
+
+const hosting = z.strictObject({
+  history: count,
+  unused: duration,
+  untagged: duration.nullable(),
+  uploads: count,
+  uploadSize: size,
+  uploadIdle: duration,
+});
 
 const redisUrl = z
   .string({ error: 'expected a URL such as redis://127.0.0.1:6379' })
@@ -125,12 +163,14 @@ export const configSchema = z.strictObject({
     s3,
   }),
   tags: z.strictObject({ fresh: duration, missing: duration, stale: duration, rules: z.array(tagRule) }),
-  repositories: z.array(z.strictObject({ name: text, primary: platform })),
+  repositories: z.array(repository, { error: 'expected a list of repositories' }),
+  hosting,
+  access,
   limits: z.strictObject({
     connections: count,
     headerSize: size,
     headersTimeout: wait,
-    requestTimeout: wait,
+    requestStall: wait,
     keepAlive: wait,
     sendStall: wait,
     stopGrace: wait,
@@ -148,6 +188,8 @@ export const configSchema = z.strictObject({
     upstreamStall: wait,
     upstreamTokens: count,
     verifiedDigests: count,
+    passwordChecks: count,
+    rememberedPasswords: count,
   }),
   log: z.strictObject({
     level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent'], {
@@ -174,87 +216,6 @@ function toMistakes(issue: z.core.$ZodIssue): Mistake[] {
     return issue.keys.map((key) => ({ path: path ? `${path}.${key}` : key, message: 'there is no such key' }));
   }
   return [{ path: path || 'configuration', message: issue.message }];
-}
-
-/** What no single field can know: names that must exist elsewhere. Works on what may be wrong in other places. */
-function crossCheck(value: unknown): Mistake[] {
-  const config = asMap(value) as Partial<z.input<typeof configSchema>>;
-  const mistakes: Mistake[] = [];
-  const upstreams = Object.keys(asMap(config.upstreams));
-  const platforms = asMap(config.platforms);
-  const sets = asMap(platforms['sets']);
-
-  const checkUpstream = (path: string, name: unknown) => {
-    if (typeof name === 'string' && !upstreams.includes(name))
-      mistakes.push({ path, message: `there is no upstream ${name}` });
-  };
-  const checkSet = (path: string, reference: unknown) => {
-    for (const entry of [reference].flat()) {
-      if (typeof entry !== 'string' || entry === 'any' || Object.hasOwn(sets, entry) || parsePlatform(entry)) continue;
-      mistakes.push({
-        path,
-        message: `${JSON.stringify(entry)} is no platform such as linux/arm64, no named set, and not any`,
-      });
-    }
-  };
-
-  const cache = asMap(config.cache);
-  checkSet('cache.platforms', cache['platforms'] === 'all' ? 'any' : (cache['platforms'] ?? 'any'));
-  const places = asMap(cache['redis']);
-  if (isSet(places, 'password') && isSet(places, 'passwordFile')) {
-    mistakes.push({ path: 'cache.redis.password', message: 'expected either password or passwordFile' });
-  }
-  const bucket = asMap(cache['s3']);
-  const secret = ['secretAccessKey', 'secretAccessKeyFile'].find((key) => isSet(bucket, key));
-  if (isSet(bucket, 'accessKeyId') !== (secret !== undefined)) {
-    const path = `cache.s3.${secret ?? 'accessKeyId'}`;
-    mistakes.push({ path, message: 'expected accessKeyId and its secret together, or neither' });
-  }
-  const named = ['url', 'cluster', 'sentinels'].filter((key) => isSet(places, key) && [places[key]].flat().length > 0);
-  if (named.length > 1) {
-    mistakes.push({
-      path: 'cache.redis',
-      message: `expected one of url, cluster and sentinels, not ${named.join(' and ')}`,
-    });
-  }
-  checkUpstream('defaultUpstream', config.defaultUpstream);
-  for (const [index, entry] of (Array.isArray(config.listen) ? config.listen : []).entries()) {
-    checkUpstream(`listen.${index}.upstream`, entry?.upstream);
-    if (entry?.platforms !== undefined) checkSet(`listen.${index}.platforms`, entry.platforms);
-  }
-  for (const name of Object.keys(sets)) {
-    if (!/^[a-z0-9]+([._-][a-z0-9]+)*$/.test(name) || name === 'any') {
-      mistakes.push({
-        path: `platforms.sets.${name}`,
-        message:
-          'a set is named with lower-case letters, digits and . _ - between them, and not any: it stands in paths',
-      });
-    }
-  }
-  for (const [host, set] of Object.entries(asMap(platforms['hosts']))) checkSet(`platforms.hosts.${host}`, set);
-  for (const [network, set] of Object.entries(asMap(platforms['addresses']))) {
-    checkSet(`platforms.addresses.${network}`, set);
-    if (!isNetwork(network)) {
-      mistakes.push({ path: `platforms.addresses.${network}`, message: 'expected a network such as 10.1.0.0/16' });
-    }
-  }
-  return mistakes;
-}
-
-function isSet(map: Record<string, unknown>, key: string): boolean {
-  return map[key] !== null && map[key] !== undefined;
-}
-
-/** What is no map has been told as a mistake already. */
-function asMap(value: unknown): Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : {};
-}
-
-function isNetwork(cidr: string): boolean {
-  const [network = '', prefix = '', ...rest] = cidr.split('/');
-  return (
-    rest.length === 0 && isIP(network) > 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIPv6(network) ? 128 : 32)
-  );
 }
 
 /** A reference to platforms as the configuration spells it, already known to be right. */

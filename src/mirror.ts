@@ -11,7 +11,9 @@ import type { Metrics } from './metrics.ts';
 import type { PlatformSet } from './oci/platform.ts';
 import type { Context, Team } from './wiring/context.ts';
 import { adminTrouble, createAdminApi } from './wiring/admin-api.ts';
+import { openAccessParts } from './wiring/access-parts.ts';
 import { openPullWork } from './wiring/pull-parts.ts';
+import { openPush } from './wiring/push-parts.ts';
 
 /** A running mirror. */
 export interface Mirror {
@@ -45,7 +47,8 @@ export async function startMirror(
 async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
   const { config, log, metrics, closers, team } = context;
   const { limits } = config;
-  const work = await openPullWork(context);
+  const access = await openAccessParts(context);
+  const work = await openPullWork(context, access.challenge);
   const { pull, sets } = work;
   let isReady = false;
   // Of several workers, the process that started them answers for all.
@@ -66,11 +69,13 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
       maxConnections: limits.connections,
       maxHeaderBytes: limits.headerSize,
       headersTimeoutMs: limits.headersTimeout,
-      requestTimeoutMs: limits.requestTimeout,
+      requestStallMs: limits.requestStall,
       keepAliveMs: limits.keepAlive,
       stallMs: limits.sendStall,
     },
+    access,
     pull,
+    push: openPush(context, work.storage, access.challenge),
     onAnswered(answered) {
       metrics.answered(answered);
       logAnswer(log, answered);

@@ -54,7 +54,10 @@ export interface Catalog {
   learnPlatform(image: Digest, platform: string): void;
   served(digest: Digest): Served;
   pin(name: string, pins: readonly Pin[]): void;
-  unpin(name: string): void;
+  /** All that has the name, or one digest of it. */
+  unpin(name: string, digest?: Digest): void;
+  /** What has the name, page by page in the order of digests. */
+  pinnedAs(name: string, after: string, count: number): Digest[];
   flush(): void;
   close(): void;
 }
@@ -131,7 +134,8 @@ export function openCatalog(path: string, now: () => number): Catalog {
       AND NOT EXISTS (SELECT 1 FROM images WHERE images.digest = above.digest) LIMIT 1
   `);
   const pin = sql('INSERT OR REPLACE INTO pins VALUES (?1, ?2, ?3)');
-  const unpin = sql('DELETE FROM pins WHERE name = ?1');
+  const unpin = sql('DELETE FROM pins WHERE name = ?1 AND (?2 IS NULL OR digest = ?2)');
+  const pins = sql('SELECT digest FROM pins WHERE name = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3');
   const marks = new Map<Digest, number>();
   const flushing = setInterval(() => {
     try {
@@ -207,12 +211,13 @@ export function openCatalog(path: string, now: () => number): Catalog {
       const known = all.filter((platform) => platform !== 'unknown');
       return { platforms: known, isOpen: known.length < all.length || open.get(digest) !== undefined };
     },
-    pin(name, pins) {
+    pin(name, all) {
       transaction(() => {
-        for (const { digest, deep } of pins) pin.run(name, digest, deep ? 1 : 0);
+        for (const { digest, deep } of all) pin.run(name, digest, deep ? 1 : 0);
       });
     },
-    unpin: (name) => void unpin.run(name),
+    unpin: (name, digest) => void unpin.run(name, digest ?? null),
+    pinnedAs: (name, after, count) => pins.all(name, after, count).map(({ digest }) => digest as Digest),
     flush,
     close() {
       clearInterval(flushing);

@@ -34,6 +34,8 @@ export interface DiskBooks {
 }
 
 export interface DiskTier extends GrowingTier {
+  /** Takes a file of the same device over as the content of a digest, which the caller has verified. */
+  adopt(path: string, digest: Digest): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -124,23 +126,36 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
         temporary,
         () => readers.open(file),
         () => books?.full(),
-        async (digest) => {
-          const { size, text } = await identityOf(file);
-          books?.adding(digest, size);
-          verified.set(digest, text);
-          await rename(temporary, fileOf(digest));
-          // A name that may not outlast a power cut is none.
-          await syncFolder(folderOf(digest)).catch(async (error: unknown) => {
-            await tier.delete(digest);
-            throw error;
-          });
-          books?.added(digest, size);
-        },
+        (digest) => publish(file, temporary, digest),
       );
+    },
+
+    async adopt(temporary, digest) {
+      const file = await open(temporary, constants.O_RDONLY | constants.O_NOFOLLOW);
+      try {
+        await file.sync();
+        await publish(file, temporary, digest);
+      } finally {
+        await file.close();
+      }
     },
 
     close: () => claim.release(),
   };
+
+  /** A file whose bytes are on the disk gets its name. */
+  async function publish(file: FileHandle, temporary: string, digest: Digest): Promise<void> {
+    const { size, text } = await identityOf(file);
+    books?.adding(digest, size);
+    verified.set(digest, text);
+    await rename(temporary, fileOf(digest));
+    // A name that may not outlast a power cut is none.
+    await syncFolder(folderOf(digest)).catch(async (error: unknown) => {
+      await tier.delete(digest);
+      throw error;
+    });
+    books?.added(digest, size);
+  }
 
   /** One pass over the file, however many readers wait for its verdict; a wrong file is removed. */
   function verifyOnce(digest: Digest, identity: Identity, file: FileHandle): Promise<void> {

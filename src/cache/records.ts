@@ -2,6 +2,7 @@ import { Keyv } from 'keyv';
 import type { KeyvStoreAdapter } from 'keyv';
 import { isDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
+import type { JsonObject } from '../oci/json.ts';
 import { isMediaType } from '../oci/media-types.ts';
 import { createStrictSpace, forgiving } from './record-space.ts';
 import type { RecordSpace, Shape, StrictSpace } from './record-space.ts';
@@ -33,6 +34,16 @@ export interface NarrowedRecord {
   readonly index: Digest;
   /** The places of the kept children in it. One digest may stand there for several platforms. */
   readonly kept: readonly number[];
+  /** What comes after them, as an index lists it. */
+  readonly added?: readonly JsonObject[];
+  /** The document of 2015 that the index was turned into, and whose platform came first in it. */
+  readonly as?: 'combined' | 'alternates';
+  readonly primary?: string;
+}
+
+/** The repository that supplies content which another one shows. */
+export interface OriginRecord {
+  readonly from: string;
 }
 
 /** Does the config of a child say the platform that the index says? */
@@ -46,6 +57,7 @@ export interface Records {
   readonly manifests: RecordSpace<ManifestRecord>;
   readonly blobs: RecordSpace<BlobRecord>;
   readonly narrowed: RecordSpace<NarrowedRecord>;
+  readonly origins: RecordSpace<OriginRecord>;
   readonly platformChecks: RecordSpace<PlatformCheck>;
   readonly repositories: RecordSpace<true>;
   /** Tells the other replicas what was written while they could not be told. */
@@ -96,8 +108,16 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
     blobs: space('blobs', ({ size }) => size === undefined || isCount(size)),
     narrowed: space(
       'narrowed',
-      ({ index, kept }) => typeof index === 'string' && isDigest(index) && Array.isArray(kept) && kept.every(isCount),
+      ({ index, kept, added = [], as, primary = '' }) =>
+        typeof index === 'string' &&
+        isDigest(index) &&
+        Array.isArray(kept) &&
+        kept.every(isCount) &&
+        Array.isArray(added) &&
+        (as === undefined || as === 'combined' || as === 'alternates') &&
+        typeof primary === 'string',
     ),
+    origins: space('origins', ({ from }) => typeof from === 'string'),
     platformChecks: space('platform-checks', ({ truthful }) => typeof truthful === 'boolean'),
     repositories: shared
       ? share(

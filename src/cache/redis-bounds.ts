@@ -107,3 +107,10 @@ export function createRedisBounds({ redis, maxBytes, now }: RedisBoundsOptions):
     },
   };
 }
+
+/** For what is not to be evicted. */
+export const unbounded: RedisBounds = {
+  added: () => Promise.resolve(),
+  used: () => Promise.resolve(),
+  removed: () => Promise.resolve(),
+};

@@ -68,13 +68,13 @@ export function parseCopy(text: Buffer): Copy | undefined {
 export const graceMs = 60_000;
 
 /**
- * KEYS: meta, then all chunks of the copy. ARGV: the copy, its time to live in ms. Answers the copy that was there
- * before, 1 where there was none, or 0 where a chunk is missing: a copy is present only when whole.
+ * KEYS: meta, then all chunks of the copy. ARGV: the copy, its time to live in ms (0 for no end). Answers the copy that was
+ * there before, 1 where there was none, or 0 where a chunk is missing: a copy is present only when whole.
  */
 export const publishCopy = script(`
   for i = 2, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 0 end end
   local before = redis.call('GET', KEYS[1])
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  if ARGV[2] == '0' then redis.call('SET', KEYS[1], ARGV[1]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
   return before or 1
 `);
 

@@ -23,8 +23,10 @@ export interface RedisTierOptions {
   readonly bounds: RedisBounds;
   /** Larger blobs are declined. */
   readonly maxBlobBytes: number;
-  /** How long a copy lives that nobody reads. */
-  readonly ttlMs: number;
+  /** How long a copy lives that nobody reads; without it, until it is taken away. */
+  readonly ttlMs?: number;
+  /** Before every key, where it is another than that of Redis. */
+  readonly prefix?: string;
   /** For chunks that are read ahead, all readers together. */
   readonly maxBufferBytes: number;
 }
@@ -34,19 +36,21 @@ const maxAhead = 3;
 
 /** Blobs as chunks of exact bytes, present only when whole; `redis-copies` has their form. */
 export function createRedisTier(options: RedisTierOptions): Tier {
-  const { redis, bounds, maxBlobBytes, ttlMs, maxBufferBytes } = options;
+  const { redis, bounds, maxBlobBytes, ttlMs, maxBufferBytes, prefix = redis.prefix } = options;
+  const life = ttlMs === undefined ? [] : ['PX', String(ttlMs)];
+  const keysOf = (digest: Digest) => blobKeys({ prefix }, digest);
   let aheadBytes = 0;
 
   async function find(digest: Digest): Promise<Copy | undefined> {
-    const { meta } = blobKeys(redis, digest);
-    const text = await redis.command(meta, 'GETEX', meta, 'PX', String(ttlMs));
+    const { meta } = keysOf(digest);
+    const text = await redis.command(meta, 'GETEX', meta, ...life);
     return Buffer.isBuffer(text) ? parseCopy(text) : undefined;
   }
 
   async function readChunk(digest: Digest, { size, generation }: Copy, index: number): Promise<Buffer> {
-    const key = blobKeys(redis, digest).chunk(generation, index);
+    const key = keysOf(digest).chunk(generation, index);
     // Being read keeps it alive, as it does in the order of eviction.
-    const chunk = await redis.transfer(key, 'GETEX', key, 'PX', String(ttlMs));
+    const chunk = await redis.transfer(key, 'GETEX', key, ...life);
     if (Buffer.isBuffer(chunk) && chunk.length === chunkLength(size, index)) return chunk;
     await take(digest, { size, generation });
     throw new Error(`chunk ${index} of ${digest} is ${Buffer.isBuffer(chunk) ? 'torn' : 'gone'}`);
@@ -54,7 +58,7 @@ export function createRedisTier(options: RedisTierOptions): Tier {
 
   /** A copy with a hole or a wrong byte is none. Its chunks stay for a while, for those who are in the middle of it. */
   async function take(digest: Digest, copy: Copy): Promise<void> {
-    const keys = blobKeys(redis, digest);
+    const keys = keysOf(digest);
     const removed = await redis.run(removeCopy, [keys.meta], formatCopy(copy));
     await expire(digest, copy, graceMs);
     // Where another took its place, it is that one which stands in the books.
@@ -63,12 +67,12 @@ export function createRedisTier(options: RedisTierOptions): Tier {
 
   /** What failed may have failed after it was to be found. */
   async function giveUp(digest: Digest, copy: Copy): Promise<void> {
-    await redis.run(removeCopy, [blobKeys(redis, digest).meta], formatCopy(copy));
+    await redis.run(removeCopy, [keysOf(digest).meta], formatCopy(copy));
     await expire(digest, copy, 1);
   }
 
   async function expire(digest: Digest, { size, generation }: Copy, ms: number): Promise<void> {
-    const keys = blobKeys(redis, digest);
+    const keys = keysOf(digest);
     const all = Array.from({ length: chunkCount(size) }, (_, index) => keys.chunk(generation, index));
     await Promise.all(all.map((key) => redis.command(key, 'PEXPIRE', key, String(ms))));
   }
@@ -143,18 +147,18 @@ export function createRedisTier(options: RedisTierOptions): Tier {
   }
 
   async function store(digest: Digest, blob: Blob, copy: Copy): Promise<void> {
-    const keys = blobKeys(redis, digest);
+    const keys = keysOf(digest);
     const running = startHash(digest);
     const all: string[] = [];
     for await (const chunk of chunks(blob, 0, chunkBytes)) {
       running.update(chunk);
       const key = keys.chunk(copy.generation, all.length);
       all.push(key);
-      await redis.transfer(key, 'SET', key, chunk, 'PX', String(ttlMs));
+      await redis.transfer(key, 'SET', key, chunk, ...life);
     }
     await blob.verified;
     if (!finish(running, digest)) throw new Error(`content does not hash to ${digest}`);
-    const answer = await redis.run(publishCopy, [keys.meta, ...all], formatCopy(copy), String(ttlMs));
+    const answer = await redis.run(publishCopy, [keys.meta, ...all], formatCopy(copy), String(ttlMs ?? 0));
     if (answer === 0) throw new Error(`Redis did not keep ${digest} while it was written`);
     const before = Buffer.isBuffer(answer) ? parseCopy(answer) : undefined;
     if (before?.size === copy.size) await expire(digest, before, graceMs);
@@ -173,7 +177,7 @@ export function createRedisTier(options: RedisTierOptions): Tier {
     },
 
     async has(digest) {
-      const { meta } = blobKeys(redis, digest);
+      const { meta } = keysOf(digest);
       const text = await redis.command(meta, 'GET', meta);
       return Buffer.isBuffer(text) ? parseCopy(text)?.size : undefined;
     },

@@ -1,4 +1,4 @@
-import { matches } from '../oci/digest.ts';
+import { isEmptyDigest, matches } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { TierAway } from './breaker.ts';
 import { bytesBlob, readAll } from './bytes.ts';
@@ -52,6 +52,7 @@ export function createStore(options: TiersOptions): TieredStore {
   }
 
   async function open(digest: Digest): Promise<Blob | undefined> {
+    if (isEmptyDigest(digest)) return bytesBlob(Buffer.alloc(0), 'hit-memory');
     const near = await attempt(memory, () => memory.open(digest));
     if (near) return near;
     return attempt(disk, async () => {

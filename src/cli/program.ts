@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { clientCommand } from './client.ts';
 import { configCommand } from './config-command.ts';
 import { gcCommand } from './gc.ts';
+import { historyCommand } from './history.ts';
 import { inspectCommand } from './inspect.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
@@ -19,6 +20,7 @@ export async function run(args: readonly string[], io: Io): Promise<0 | 1 | 2> {
   for (const command of [
     serveCommand(io),
     inspectCommand(io),
+    historyCommand(io),
     gcCommand(io),
     verifyCommand(io),
     clientCommand(io),

@@ -5,16 +5,24 @@ import type { Page, Place, Route } from '../pull/request.ts';
 
 const maxTargetLength = 4096;
 
+/** A request target of the distribution API, taken apart as far as it is the same for reading and writing. */
+export interface Target {
+  readonly place: Place;
+  /** What follows `/v2`. */
+  readonly rest: string;
+  readonly query: URLSearchParams;
+}
+
 /**
- * Reads a request target of the distribution API. The platform set stands before `/v2` (`/p/linux-arm64/v2/…`, for
- * clients that can set a base address) or behind it (`/v2/p/linux-arm64/…`, for those that can set a name only).
+ * Takes a request target apart. The platform set stands before `/v2` (`/p/linux-arm64/v2/…`, for clients that can set
+ * a base address) or behind it (`/v2/p/linux-arm64/…`, for those that can set a name only).
  *
  * What is not in canonical form is refused, not repaired: whoever decides about a name must have seen the name that
  * is fetched.
  *
- * @throws NarrowsError routeUnknown, nameInvalid, digestInvalid, manifestUnknown, queryInvalid
+ * @throws NarrowsError routeUnknown, nameInvalid
  */
-export function parseRoute(target: string): Route {
+export function parseTarget(target: string): Target {
   if (target.length > maxTargetLength) throw new NarrowsError('nameInvalid', 'The address is too long.');
   const question = target.indexOf('?');
   const path = question < 0 ? target : target.slice(0, question);
@@ -26,6 +34,11 @@ export function parseRoute(target: string): Route {
     ...(pathSet !== undefined && { pathSet }),
     ...(namespace !== undefined && { namespace }),
   };
+  return { place, rest, query };
+}
+
+/** What is read. @throws NarrowsError routeUnknown, nameInvalid, digestInvalid, manifestUnknown, queryInvalid */
+export function parseRoute({ place, rest, query }: Target): Route {
   if (rest === '' || rest === '/') return { ...place, kind: 'ping' };
   if (rest === '/_catalog') return { ...place, kind: 'catalog', page: parsePage(query) };
   return parseResource(rest.slice(1), place, query);
@@ -87,7 +100,7 @@ function parsePage(query: URLSearchParams): Page {
   return { ...(n !== null && { n: Number(n) }), ...(last !== null && { last }) };
 }
 
-function unknownRoute(): NarrowsError {
+export function unknownRoute(): NarrowsError {
   return new NarrowsError(
     'routeUnknown',
     'This is no address of the registry API: /v2/<name>/manifests/<reference>, blobs/<digest>, tags/list or referrers/<digest>.',

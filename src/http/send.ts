@@ -61,6 +61,7 @@ export function createSender({ stallMs }: StreamLimits): Sender {
         if (response.destroyed) return;
         if (isNotModified(reply, request)) return endEmpty(response, { ...reply, status: 304 });
         if (blob) return await sendBlob(blob, reply, request, response);
+        if (body.kind === 'none') return endEmpty(response, reply);
         if (body.kind === 'size') return endEmpty(response, reply, body.size);
         if (body.kind === 'bytes') {
           writeHead(response, reply, body.bytes.length);

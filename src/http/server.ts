@@ -4,12 +4,17 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { NarrowsError } from '../errors.ts';
+import type { Access } from '../access/access.ts';
+import type { Identity } from '../access/identity.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import type { Pull } from '../pull/pull.ts';
-import type { PullRequest } from '../pull/request.ts';
+import type { EndpointView, PullRequest, Reply } from '../pull/request.ts';
+import type { Push } from '../push/push.ts';
+import { bodyOf, drain } from './body.ts';
 import { rawBadRequest, sendError } from './errors.ts';
-import { parseRoute } from './route.ts';
+import { parsePushRoute } from './push-route.ts';
+import { parseRoute, parseTarget } from './route.ts';
+import type { Target } from './route.ts';
 import { createSender } from './send.ts';
 import type { Sender, StreamLimits } from './send.ts';
 
@@ -19,7 +24,7 @@ export interface Endpoint {
   readonly port: number;
   readonly tls?: { readonly cert: string; readonly key: string } | undefined;
   readonly set?: PlatformSet | undefined;
-  readonly view: 'image' | 'index';
+  readonly view: EndpointView;
   readonly upstream?: string | undefined;
 }
 
@@ -27,7 +32,8 @@ export interface EdgeLimits extends StreamLimits {
   readonly maxConnections: number;
   readonly maxHeaderBytes: number;
   readonly headersTimeoutMs: number;
-  readonly requestTimeoutMs: number;
+  /** How long a client may be silent within what it sends. */
+  readonly requestStallMs: number;
   readonly keepAliveMs: number;
 }
 
@@ -51,7 +57,9 @@ export interface Answered {
 export interface EdgeOptions {
   readonly endpoints: readonly Endpoint[];
   readonly limits: EdgeLimits;
+  readonly access: Access;
   readonly pull: Pull;
+  readonly push: Push;
   onAnswered(answered: Answered): void;
 }
 
@@ -98,7 +106,8 @@ async function listen(
   const settings = {
     maxHeaderSize: limits.maxHeaderBytes,
     headersTimeout: limits.headersTimeoutMs,
-    requestTimeout: limits.requestTimeoutMs,
+    // A push takes as long as it takes; `bodyOf` sees to it that it goes on.
+    requestTimeout: 0,
     keepAliveTimeout: limits.keepAliveMs,
   };
   const answering = new WeakMap<Duplex, Set<ServerResponse>>();
@@ -153,31 +162,57 @@ async function answer(
   response.setHeader('content-security-policy', "default-src 'none'; sandbox");
   response.once('close', () => options.onAnswered(describe(request, response, id, started, failure.error)));
   try {
-    await sender.send(await options.pull(parseRequest(request, endpoint)), request, response);
+    await sender.send(await reply(request, response, endpoint, options), request, response);
   } catch (error) {
     failure.error = error;
+    await drain(request, response);
     sendError(error, request, response);
   }
 }
 
-/** @throws NarrowsError for what is no request of the distribution API's read side */
-export function parseRequest(request: IncomingMessage, endpoint: Endpoint): PullRequest {
-  const { method, headers, socket } = request;
-  if (method !== 'GET' && method !== 'HEAD') {
-    throw new NarrowsError(
-      'methodNotAllowed',
-      `${method} is not possible here: this mirror is read from, push to the registry itself.`,
-      {
-        headers: { allow: 'GET, HEAD', connection: 'close' },
-      },
-    );
-  }
-  const route = parseRoute(request.url ?? '/');
+/** Who asks, and what: to read, or to write. */
+async function reply(
+  request: IncomingMessage,
+  response: ServerResponse,
+  endpoint: Endpoint,
+  options: EdgeOptions,
+): Promise<Reply> {
+  const { method = '', headers } = request;
+  const target = parseTarget(request.url ?? '/');
+  const by = await options.access.identify(headers.authorization);
+  const route = parsePushRoute(method, target);
+  // Nobody reads what comes with a question: the connection ends with its answer.
+  if (!route && hasBody(request)) response.setHeader('connection', 'close');
+  if (!route) return options.pull(parsePull(request, target, endpoint, by));
+  return options.push({
+    route,
+    by,
+    contentType: headers['content-type'] ?? '',
+    contentRange: headers['content-range'],
+    bytes: bytesOf(request),
+    body: bodyOf(request, options.limits.requestStallMs),
+  });
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+}
+
+function bytesOf(request: IncomingMessage): number | undefined {
+  const length = request.headers['content-length'];
+  if (length !== undefined) return Number(length);
+  return hasBody(request) ? undefined : 0;
+}
+
+function parsePull(request: IncomingMessage, target: Target, endpoint: Endpoint, by: Identity): PullRequest {
+  const { headers, socket } = request;
+  const route = parseRoute(target);
   const header = headers['narrows-platform'];
   return {
     route,
-    method,
+    method: request.method === 'HEAD' ? 'HEAD' : 'GET',
     accept: headers.accept,
+    by,
     caller: {
       pathSet: route.pathSet,
       host: headers.host?.replace(/:\d+$/, '').toLowerCase(),

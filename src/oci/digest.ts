@@ -48,3 +48,10 @@ export function startHash(digest: Digest): Hash {
 export function finish(running: Hash, digest: Digest): boolean {
   return running.digest('hex') === hexOf(digest);
 }
+
+const emptyDigests = new Set<string>([digestOf(Buffer.alloc(0)), digestOf(Buffer.alloc(0), 'sha512')]);
+
+/** Is it the digest of no bytes at all? Nobody needs to hold those. */
+export function isEmptyDigest(digest: Digest): boolean {
+  return emptyDigests.has(digest);
+}

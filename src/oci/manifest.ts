@@ -32,6 +32,7 @@ export interface Manifest {
   readonly mediaType: string;
   readonly config: Descriptor;
   readonly layers: readonly Descriptor[];
+  readonly source: JsonObject;
 }
 
 /** A document that is passed on as it is: another schema, another kind, or digests that are not understood here. */
@@ -46,17 +47,34 @@ export type Document = Index | Manifest | Opaque;
  * Reads what a registry gave as a manifest.
  *
  * @param contentType the Content-Type that came with it
- * @throws NarrowsError upstreamManifestInvalid for what is no JSON object, or one that two readers could take for two
- *   different things: an index with layers, a type that contradicts the content (CVE-2021-41190)
+ * @throws NarrowsError upstreamManifestInvalid for what `readDocument` refuses
  */
 export function parseDocument(bytes: Uint8Array, contentType: string): Document {
-  const source = parseSource(bytes);
+  try {
+    return readDocument(bytes, contentType);
+  } catch (cause) {
+    if (!(cause instanceof SyntaxError)) throw cause;
+    const message = `The upstream's answer is no usable manifest: ${cause.message}.`;
+    throw new NarrowsError('upstreamManifestInvalid', message, { cause });
+  }
+}
+
+/**
+ * Reads a manifest, wherever it comes from.
+ *
+ * @throws SyntaxError with the reason, for what is no JSON object, or one that two readers could take for two
+ *   different things: an index with layers, a type that contradicts the content (CVE-2021-41190)
+ */
+export function readDocument(bytes: Uint8Array, contentType: string): Document {
+  const source = readSource(bytes);
   const mediaType = mediaTypeOf(contentType, source);
   const hasChildren = Array.isArray(source['manifests']);
   const hasContent = Array.isArray(source['layers']) || asObject(source['config']) !== undefined;
-  if (hasChildren && hasContent) throw invalid('it is an index and an image at once');
-  if (isIndexType(mediaType) && !hasChildren) throw invalid(`it is called ${mediaType} and lists no manifests`);
-  if (isManifestType(mediaType) && !hasContent) throw invalid(`it is called ${mediaType} and has no config or layers`);
+  if (hasChildren && hasContent) throw new SyntaxError('it is an index and an image at once');
+  if (isIndexType(mediaType) && !hasChildren) throw new SyntaxError(`it is called ${mediaType} and lists no manifests`);
+  if (isManifestType(mediaType) && !hasContent) {
+    throw new SyntaxError(`it is called ${mediaType} and has no config or layers`);
+  }
   if (hasChildren && isIndexType(mediaType)) return readIndex(source, mediaType);
   if (hasContent && isManifestType(mediaType)) return readManifest(source, mediaType);
   return { kind: 'opaque', mediaType };
@@ -69,19 +87,22 @@ const decisiveKeys = new Map(
   ]),
 );
 
-function parseSource(bytes: Uint8Array): JsonObject {
-  let value: Json;
-  try {
-    value = parseJson(bytes);
-  } catch (cause) {
-    throw invalid(`it is not strict JSON (${(cause as Error).message})`, cause);
-  }
-  const source = asObject(value);
-  if (!source) throw invalid('it is not a JSON object');
+/** A JSON object whose keys no two readers take for different ones. @throws SyntaxError with the reason */
+export function readSource(bytes: Uint8Array): JsonObject {
+  const source = asObject(parseStrictly(bytes));
+  if (!source) throw new SyntaxError('it is not a JSON object');
   // Clients written in Go read keys in any case: to them, `Manifests` beside `manifests` is another list.
   const disguised = Object.keys(source).find((key) => (decisiveKeys.get(key.toLowerCase()) ?? key) !== key);
-  if (disguised !== undefined) throw invalid(`it spells a key as ${JSON.stringify(disguised)}`);
+  if (disguised !== undefined) throw new SyntaxError(`it spells a key as ${JSON.stringify(disguised)}`);
   return source;
+}
+
+function parseStrictly(bytes: Uint8Array): Json {
+  try {
+    return parseJson(bytes);
+  } catch (cause) {
+    throw new SyntaxError(`it is not strict JSON (${(cause as Error).message})`, { cause });
+  }
 }
 
 const generic = new Set(['', 'application/json', 'application/octet-stream', 'text/plain']);
@@ -91,12 +112,12 @@ function mediaTypeOf(contentType: string, source: JsonObject): string {
   const inner = typeof source['mediaType'] === 'string' ? source['mediaType'] : undefined;
   for (const type of [outer, inner]) {
     if (type && !isMediaType(type.toLowerCase()))
-      throw invalid(`${JSON.stringify(type.slice(0, 80))} is no media type`);
+      throw new SyntaxError(`${JSON.stringify(type.slice(0, 80))} is no media type`);
   }
   // Plain file servers give manifests under no type of their own: then the document says what it is.
   if (generic.has(outer)) return inner ?? guess(source) ?? (outer || 'application/octet-stream');
   if (inner !== undefined && inner !== outer && (isKnown(inner) || isKnown(outer))) {
-    throw invalid(`its Content-Type is ${outer} and its mediaType ${inner}`);
+    throw new SyntaxError(`its Content-Type is ${outer} and its mediaType ${inner}`);
   }
   return outer;
 }
@@ -126,11 +147,11 @@ function readIndex(source: JsonObject, mediaType: string): Index | Opaque {
 function readManifest(source: JsonObject, mediaType: string): Manifest | Opaque {
   const config = readDescriptor(source['config']);
   const layers = readAll(source['layers'] ?? [], readDescriptor);
-  return config && layers ? { kind: 'manifest', mediaType, config, layers } : { kind: 'opaque', mediaType };
+  return config && layers ? { kind: 'manifest', mediaType, config, layers, source } : { kind: 'opaque', mediaType };
 }
 
 /** More children or layers than any image has: such a document is passed on, not gone through. */
-const maxEntries = 1000;
+export const maxEntries = 1000;
 
 function readAll<T>(values: Json | undefined, read: (value: Json) => T | undefined): T[] | undefined {
   if (!Array.isArray(values) || values.length > maxEntries) return undefined;
@@ -139,7 +160,7 @@ function readAll<T>(values: Json | undefined, read: (value: Json) => T | undefin
 }
 
 // A digest of an algorithm that is not known here makes the whole document opaque: it can be passed on, not chosen from.
-function readDescriptor(value: Json | undefined): Descriptor | undefined {
+export function readDescriptor(value: Json | undefined): Descriptor | undefined {
   const source = asObject(value);
   if (!source) return undefined;
   const { mediaType, digest, size } = source;
@@ -174,15 +195,9 @@ export function readPlatform(value: Json | undefined): Platform | undefined {
   });
 }
 
-function readStrings(value: Json | undefined): Record<string, string> {
+export function readStrings(value: Json | undefined): Record<string, string> {
   const entries = Object.entries(asObject(value) ?? {});
   return Object.fromEntries(entries.filter((entry): entry is [string, string] => typeof entry[1] === 'string'));
-}
-
-function invalid(reason: string, cause?: unknown): NarrowsError {
-  return new NarrowsError('upstreamManifestInvalid', `The upstream's answer is no usable manifest: ${reason}.`, {
-    cause,
-  });
 }
 
 /** BuildKit files what it says about an image beside it, as a child for `unknown/unknown` that names its subject. */
@@ -202,4 +217,9 @@ export function readConfigPlatform(bytes: Uint8Array): Platform | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Those stay where their publisher has them: a registry takes the manifest without the blob. */
+export function isForeign({ mediaType, source }: Descriptor): boolean {
+  return source['urls'] !== undefined || /nondistributable|foreign/.test(mediaType);
 }

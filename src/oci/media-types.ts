@@ -5,6 +5,8 @@ export const mediaTypes = {
   dockerList: 'application/vnd.docker.distribution.manifest.list.v2+json',
   dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
   dockerConfig: 'application/vnd.docker.container.image.v1+json',
+  combined: 'application/vnd.narrows.manifest.combined.v1+json',
+  alternates: 'application/vnd.narrows.manifest.alternates.v1+json',
 } as const;
 
 /**
@@ -25,6 +27,11 @@ export function isIndexType(mediaType: string): boolean {
 
 export function isManifestType(mediaType: string): boolean {
   return mediaType === mediaTypes.ociManifest || mediaType === mediaTypes.dockerManifest;
+}
+
+/** The documents of 2015: answered to those who name them, and taken from those who push them. */
+export function isComposedType(mediaType: string): boolean {
+  return mediaType === mediaTypes.combined || mediaType === mediaTypes.alternates;
 }
 
 export function isImageConfigType(mediaType: string): boolean {
@@ -49,11 +56,21 @@ export function isMediaType(text: string): boolean {
  */
 export function accepts(accept: string | undefined, mediaType: string): boolean {
   if (accept === undefined || accept.trim() === '') return true;
-  const ranges = new Map(
+  const ranges = readAccept(accept);
+  return ranges.get(mediaType) ?? ranges.get(`${mediaType.split('/', 1)[0]}/*`) ?? ranges.get('*/*') ?? false;
+}
+
+/** The first of `wanted` that an Accept header names by itself: no range, and not to refuse it. */
+export function namedIn<T extends string>(accept: string | undefined, wanted: readonly T[]): T | undefined {
+  const ranges = readAccept(accept ?? '');
+  return [...ranges.keys()].find((type): type is T => wanted.includes(type as T) && ranges.get(type) === true);
+}
+
+function readAccept(accept: string): Map<string, boolean> {
+  return new Map(
     accept.split(',').map((entry) => {
       const [range = '', ...parameters] = entry.split(';').map((part) => part.trim().toLowerCase());
       return [range, !parameters.some((parameter) => /^q=0(?:\.0{0,3})?$/.test(parameter))] as const;
     }),
   );
-  return ranges.get(mediaType) ?? ranges.get(`${mediaType.split('/', 1)[0]}/*`) ?? ranges.get('*/*') ?? false;
 }

@@ -62,6 +62,23 @@ export function formatPlatformSet(set: PlatformSet): string {
   return set === 'any' ? 'any' : set.map(formatPlatform).join(',');
 }
 
+/** A platform as the image specification writes it. */
+export function platformJson({
+  os,
+  architecture,
+  variant,
+  osVersion,
+  osFeatures,
+}: Platform): Record<string, string | string[]> {
+  return {
+    architecture,
+    os,
+    ...(osVersion && { 'os.version': osVersion }),
+    ...(osFeatures && { 'os.features': [...osFeatures] }),
+    ...(variant && { variant }),
+  };
+}
+
 const architectures = new Map<string, [architecture: string, variant?: string]>([
   ['i386', ['386', '']],
   ['x86_64', ['amd64']],

@@ -37,7 +37,12 @@ export function parseRepositoryName(text: string): RepositoryName {
  */
 export function parseReference(text: string): Reference {
   if (text.includes(':')) return { kind: 'digest', digest: parseDigest(text) };
-  if (tagGrammar.test(text)) return { kind: 'tag', tag: text as Tag };
+  return { kind: 'tag', tag: parseTag(text) };
+}
+
+/** @throws NarrowsError manifestUnknown */
+export function parseTag(text: string): Tag {
+  if (tagGrammar.test(text)) return text as Tag;
   throw new NarrowsError(
     'manifestUnknown',
     `${JSON.stringify(text.slice(0, 160))} can be no tag: letters, digits and _ . -, at most 128 characters.`,

@@ -1,4 +1,4 @@
-import { NarrowsError } from '../errors.ts';
+import { NarrowsError, isUpstreamTrouble } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { readAll } from '../cache/bytes.ts';
 import type { Blob, CacheState } from '../cache/tier.ts';
@@ -50,8 +50,19 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
   let landings = 0;
 
   async function confirm(source: Source, digest: Digest): Promise<void> {
-    if (await records.blobs.get(contentKey(source, digest))) return;
+    const known = await records.blobs.get(contentKey(source, digest));
+    if (known && !source.isHosted) return;
+    if (source.isHosted) return confirmHosted(source, digest, known !== undefined);
     await confirming.run(contentKey(source, digest), async () => void (await askHead(source, digest)));
+  }
+
+  /** What is hosted here can be taken away here: its books are asked each time, while they can be. */
+  async function confirmHosted(source: Source, digest: Digest, wasThere: boolean): Promise<void> {
+    try {
+      await askHead(source, digest);
+    } catch (error) {
+      if (!wasThere || !isUpstreamTrouble(error)) throw error;
+    }
   }
 
   async function askHead(source: Source, digest: Digest): Promise<number | undefined> {
@@ -136,8 +147,8 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
     }
     const sources = createSources({
       store,
-      // What may not be kept may not be left with others either.
-      fleets: isKept ? fleets : [],
+      // What may not be kept may not be left with others either; what is hosted here, all replicas have.
+      fleets: isKept && !source.isHosted ? fleets : [],
       source,
       digest,
       confirm: () => confirm(source, digest),

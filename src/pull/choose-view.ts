@@ -1,8 +1,9 @@
-import { accepts, isIndexType } from '../oci/media-types.ts';
+import { accepts, isIndexType, mediaTypes, namedIn } from '../oci/media-types.ts';
 import { attestedDigest, isPlatform } from '../oci/manifest.ts';
 import type { Descriptor, Document, Index } from '../oci/manifest.ts';
 import { fit, fitsButForVersion, formatPlatform } from '../oci/platform.ts';
 import type { Platform, PlatformSet } from '../oci/platform.ts';
+import type { EndpointView } from './request.ts';
 
 /** Everything that decides how a tag is answered. */
 export interface ViewRequest {
@@ -10,8 +11,8 @@ export interface ViewRequest {
   /** Undefined where no platform is known. */
   readonly set: PlatformSet | undefined;
   readonly accept: string | undefined;
-  /** `index` asks for an index even for one platform. */
-  readonly endpointView: 'image' | 'index';
+  /** What the listener answers with: `index` asks for an index even for one platform. */
+  readonly endpointView: EndpointView;
   readonly onMissing: 'error' | 'verbatim';
   /** What a client gets that takes no index and whose platform nobody knows. */
   readonly primary: Platform;
@@ -23,7 +24,11 @@ export type ViewChoice =
   | { readonly view: 'verbatim' }
   | { readonly view: 'image'; readonly child: Descriptor; readonly platform: Platform }
   | { readonly view: 'index'; readonly keep: readonly Descriptor[] }
+  | { readonly view: Form; readonly keep: readonly Descriptor[] }
   | { readonly view: 'missing'; readonly message: string };
+
+/** The documents of 2015. */
+export type Form = 'combined' | 'alternates';
 
 const verbatim: ViewChoice = { view: 'verbatim' };
 
@@ -31,14 +36,31 @@ const verbatim: ViewChoice = { view: 'verbatim' };
 export function chooseView(request: ViewRequest): ViewChoice {
   const { document, set } = request;
   if (document.kind !== 'index' || request.isCompanionTag || !isImageIndex(document)) return verbatim;
+  const form = formOf(request);
+  if (form) return asForm(form, document, request);
   if (!accepts(request.accept, document.mediaType)) return forOldClient(document, request);
   if (set === undefined || set === 'any') return verbatim;
-  const only = set.length === 1 && request.endpointView === 'image' ? set[0] : undefined;
+  const only = set.length === 1 && request.endpointView !== 'index' ? set[0] : undefined;
   return only ? chooseImage(document, only, request.onMissing) : chooseIndex(document, set, request.onMissing);
 }
 
+/** Who names a form gets it; so does who comes to a listener for it, and does not say that it is not understood. */
+function formOf({ accept, endpointView }: ViewRequest): Form | undefined {
+  const named = namedIn(accept, [mediaTypes.combined, mediaTypes.alternates]);
+  if (named) return named === mediaTypes.combined ? 'combined' : 'alternates';
+  if (endpointView !== 'combined' && endpointView !== 'alternates') return undefined;
+  return accepts(accept, mediaTypes[endpointView]) ? endpointView : undefined;
+}
+
+function asForm(view: Form, index: Index, { set, onMissing }: ViewRequest): ViewChoice {
+  if (set === undefined || set === 'any') return { view, keep: index.manifests };
+  const choice = chooseIndex(index, set, onMissing);
+  if (choice.view === 'missing') return choice;
+  return { view, keep: choice.view === 'index' ? choice.keep : index.manifests };
+}
+
 /** An index whose children are images for platforms: no artifact, nothing nested, and it says what runs where. */
-function isImageIndex(index: Index): boolean {
+export function isImageIndex(index: Index): boolean {
   if (index.artifactType !== undefined) return false;
   if (index.manifests.some((child) => isIndexType(child.mediaType))) return false;
   return offeredPlatforms(index).length > 0;

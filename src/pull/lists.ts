@@ -22,7 +22,7 @@ export interface Lists {
   tags(source: Source, route: Route & { kind: 'tags' }): Promise<ListPage>;
   referrers(source: Source, route: Route & { kind: 'referrers' }): Promise<ListPage>;
   /** The repositories that something was pulled from, in order. */
-  catalog(route: Route & { kind: 'catalog' }): Promise<ListPage>;
+  catalog(route: Route & { kind: 'catalog' }, isVisible: (repositoryKey: string) => boolean): Promise<ListPage>;
 }
 
 const maxPage = 1000;
@@ -71,10 +71,10 @@ export function createLists({ records }: PullParts, tags: Tags): Lists {
       };
     },
 
-    async catalog({ page, path }) {
+    async catalog({ page, path }, isVisible) {
       const names: string[] = [];
       for await (const name of records.repositories.keys())
-        if (page.last === undefined || name > page.last) names.push(name);
+        if ((page.last === undefined || name > page.last) && isVisible(name)) names.push(name);
       names.sort();
       const size = Math.min(page.n ?? maxPage, maxPage);
       const repositories = names.slice(0, size);

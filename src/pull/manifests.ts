@@ -1,20 +1,21 @@
 import { baseType, isImageConfigType, isMediaType } from '../oci/media-types.ts';
-import { parseDocument, readConfigPlatform } from '../oci/manifest.ts';
-import type { Descriptor, Document } from '../oci/manifest.ts';
-import { NarrowsError, isKind } from '../errors.ts';
+import { isForeign, parseDocument, readConfigPlatform } from '../oci/manifest.ts';
+import type { Descriptor, Document, Manifest } from '../oci/manifest.ts';
+import { NarrowsError, isKind, isUpstreamTrouble } from '../errors.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatPlatform } from '../oci/platform.ts';
 import type { Tag } from '../oci/reference.ts';
 import { contentKey } from '../cache/records.ts';
-import type { NarrowedRecord } from '../cache/records.ts';
+import type { ManifestRecord, NarrowedRecord } from '../cache/records.ts';
 import type { CacheState } from '../cache/tier.ts';
 import type { Source } from '../upstream/registries.ts';
 import type { Blobs } from './blobs.ts';
 import type { Keeping } from './keeping.ts';
-import { narrowIndex } from './narrow.ts';
+import type { Homes } from './homes.ts';
 import { createOnce } from './once.ts';
 import type { PullParts } from './parts.ts';
+import { prepare } from './recipe.ts';
 
 /** A manifest's bytes, exactly as their digest says. */
 export interface HeldManifest {
@@ -29,16 +30,25 @@ export interface HeldManifest {
 export interface Manifests {
   /** Undefined where neither this mirror made it nor the upstream has it. @throws NarrowsError the upstream's trouble */
   byDigest(source: Source, digest: Digest): Promise<HeldManifest | undefined>;
+  /** The same for what a repository shows, wherever it lives. */
+  shown(source: Source, digest: Digest): Promise<HeldManifest | undefined>;
+  /** An image that a repository shows; undefined for what is no image. */
+  imageOf(source: Source, digest: Digest): Promise<Manifest | undefined>;
   /** What a tag means now, in one GET; for upstreams that do not say so on HEAD. */
   fetchTag(source: Source, tag: Tag): Promise<HeldManifest | undefined>;
 }
 
 /** Manifests by digest: here, else made again if it was made here, else from the upstream. Never rewritten. */
-export function createManifests({ store, records, rules }: PullParts, keeping: Keeping, blobs: Blobs): Manifests {
+export function createManifests(
+  { store, records, rules }: PullParts,
+  keeping: Keeping,
+  blobs: Blobs,
+  homes: Homes,
+): Manifests {
   const fetching = createOnce<HeldManifest | undefined>();
 
   async function openHere(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
-    const held = await records.manifests.get(contentKey(source, digest));
+    const held = await known(source, digest);
     if (!held) return undefined;
     const found = await store.read(digest, rules.maxManifestBytes);
     if (!found) return undefined;
@@ -50,17 +60,27 @@ export function createManifests({ store, records, rules }: PullParts, keeping: K
     return { digest, ...found, mediaType: held.mediaType };
   }
 
+  /** Does the repository have it? Of one that is hosted here, only while its books cannot be read is it remembered. */
+  async function known(source: Source, digest: Digest): Promise<ManifestRecord | undefined> {
+    const remembered = () => records.manifests.get(contentKey(source, digest));
+    if (!source.isHosted) return remembered();
+    try {
+      const head = await source.upstream.head(source.repository, { kind: 'digest', digest });
+      return head && { mediaType: head.contentType };
+    } catch (error) {
+      if (isUpstreamTrouble(error)) return remembered();
+      throw error;
+    }
+  }
+
   async function makeAgain(source: Source, digest: Digest, recipe: NarrowedRecord): Promise<HeldManifest | undefined> {
     // What was narrowed is never narrowed from: a recipe that leads to a recipe was not written here.
     const original = (await openHere(source, recipe.index)) ?? (await fetch(source, recipe.index));
     if (!original) return undefined;
-    const index = parseDocument(original.bytes, original.mediaType);
-    if (index.kind !== 'index') return undefined;
-    const kept = recipe.kept.map((place) => index.manifests[place]).filter((child) => child !== undefined);
-    const { bytes, mediaType, ...made } = narrowIndex(index, kept);
+    const made = await prepare(original, recipe, (child) => imageOf(source, child));
     // A recipe of another version of this program, or one that someone wrote, makes another document.
-    if (made.digest !== digest) return undefined;
-    return { digest, bytes, mediaType, state: original.state, narrowedFrom: recipe.index };
+    if (made?.digest !== digest) return undefined;
+    return { ...made, digest, state: original.state, narrowedFrom: recipe.index };
   }
 
   async function fetch(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
@@ -108,6 +128,22 @@ export function createManifests({ store, records, rules }: PullParts, keeping: K
     return value && joined && value.state === 'miss' ? { ...value, state: 'joined' } : value;
   }
 
+  async function shown(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
+    const home = await homes.of(source, digest);
+    const held = await byDigest(home, digest);
+    if (held && home !== source) {
+      const document = readLeniently({ bytes: held.bytes, contentType: held.mediaType });
+      await homes.bringParts(source, home, blobsOf(document));
+    }
+    return held;
+  }
+
+  async function imageOf(source: Source, digest: Digest): Promise<Manifest | undefined> {
+    const held = await shown(source, digest);
+    const document = held && readLeniently({ bytes: held.bytes, contentType: held.mediaType });
+    return document?.kind === 'manifest' ? document : undefined;
+  }
+
   async function obtain(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
     let recipeTrouble: unknown;
     const recipe = await records.narrowed.mustGet(contentKey(source, digest)).catch((error: unknown) => {
@@ -125,6 +161,8 @@ export function createManifests({ store, records, rules }: PullParts, keeping: K
 
   return {
     byDigest,
+    shown,
+    imageOf,
     async fetchTag(source, tag) {
       const answer = await source.upstream.manifest(source.repository, { kind: 'tag', tag });
       // No digest vouches for these bytes: a login page must not become what a tag means.
@@ -156,8 +194,5 @@ function opaqueType(contentType: string): string {
 /** What a repository holds if it holds this manifest: registries take none whose blobs they do not have. */
 function blobsOf(document: Document | undefined): Descriptor[] {
   if (document?.kind !== 'manifest') return [];
-  return [document.config, ...document.layers].filter(
-    // Those stay where their publisher has them: a registry takes the manifest without the blob.
-    ({ mediaType, source }) => source['urls'] === undefined && !/nondistributable|foreign/.test(mediaType),
-  );
+  return [document.config, ...document.layers].filter((blob) => !isForeign(blob));
 }

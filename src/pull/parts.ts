@@ -3,6 +3,7 @@ import type { CacheState, Store } from '../cache/tier.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Platform } from '../oci/platform.ts';
+import type { RepositoryName, Tag } from '../oci/reference.ts';
 import type { Registries } from '../upstream/registries.ts';
 import type { PlatformRules } from './choose-platform.ts';
 import type { FlightLimits, Landing } from './flight-options.ts';
@@ -31,12 +32,28 @@ export interface PullRules {
   /** How long a stale answer is given before an upstream in trouble is asked again. */
   readonly staleMs: number;
   primaryOf(repositoryKey: string): Platform;
+  overlaysOf(repositoryKey: string): readonly Overlay[];
+  /** Users and groups, of a repository by its key. */
+  pullersOf(repositoryKey: string): readonly string[];
+  /** How to say who one is; undefined where nobody can. */
+  readonly challenge: string | undefined;
   readonly maxManifestBytes: number;
   readonly maxFlights: number;
   /** For the windows of all flights together: one alone has it all, so that a herd reads from memory. */
   readonly maxWindowBytes: number;
   readonly flight: FlightLimits;
   readonly keep: KeepRules;
+}
+
+/** A platform of a repository that another one supplies. */
+export interface Overlay {
+  readonly platform: Platform;
+  /** The repository, as a client would name it. */
+  readonly from: RepositoryName;
+  /** Where it is another tag than the one asked for. */
+  readonly tag: Tag | undefined;
+  /** Also where the publisher has the platform. */
+  readonly override: boolean;
 }
 
 /** Told of what an operator wants to count and read about; it must not throw. */

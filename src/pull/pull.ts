@@ -1,7 +1,10 @@
+import { isAmong, requireAmong } from '../access/identity.ts';
+import type { Identity } from '../access/identity.ts';
 import { pieces } from '../cache/bytes.ts';
 import { contentKey } from '../cache/records.ts';
 import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
+import { mediaTypes } from '../oci/media-types.ts';
 import { formatPlatformSet } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseRepositoryName } from '../oci/reference.ts';
@@ -17,6 +20,8 @@ import { createLists } from './lists.ts';
 import type { ListPage } from './lists.ts';
 import { createManifests } from './manifests.ts';
 import type { HeldManifest } from './manifests.ts';
+import { createHomes } from './homes.ts';
+import { createOverlays } from './overlays.ts';
 import type { PullParts } from './parts.ts';
 import type { Body, PullRequest, Reply, Route } from './request.ts';
 import { createTags } from './tags.ts';
@@ -38,11 +43,15 @@ export interface Pull {
  * (`choose-view` decides), a digest is answered as it is, a blob is read from the nearest tier or a shared download.
  */
 export function createPull(parts: PullParts): Pull {
+  const { challenge, pullersOf } = parts.rules;
+  const mayPull = (by: Identity, key: string) => isAmong(by, pullersOf(key));
   const keeping = createKeeping(parts.graph, parts.rules.keep);
   const blobs = createBlobs(parts, keeping);
-  const manifests = createManifests(parts, keeping, blobs);
+  const homes = createHomes(parts);
+  const manifests = createManifests(parts, keeping, blobs, homes);
   const tags = createTags(parts, manifests);
-  const views = createViews(parts, tags, manifests, blobs);
+  const overlays = createOverlays(parts, homes, tags, blobs);
+  const views = createViews(parts, tags, manifests, blobs, overlays, homes);
   const lists = createLists(parts, tags);
 
   const inspector = createInspector(parts, tags, manifests);
@@ -77,11 +86,17 @@ export function createPull(parts: PullParts): Pull {
   async function pull(request: PullRequest): Promise<Reply> {
     const { route } = request;
     const platforms = choosePlatforms(request.caller, parts.rules.platforms);
-    if (route.kind === 'ping') return told(ping(request), understood(platforms));
-    if (route.kind === 'catalog') return listReply(request, await lists.catalog(route));
+    if (route.kind === 'ping') {
+      // Where people can log in, clients learn that from here: those that get no challenge send no credentials later.
+      if (challenge !== undefined) requireAmong(request.by, ['authenticated'], challenge, 'This is a registry.');
+      return told(ping(request), understood(platforms));
+    }
+    if (route.kind === 'catalog')
+      return listReply(request, await lists.catalog(route, (key) => mayPull(request.by, key)));
     const source = parts.registries.find(route.name, route.namespace, request.endpointUpstream);
     const headers = understood(platforms, source.namespace);
     try {
+      requireAmong(request.by, pullersOf(source.key), challenge, `You may not pull from ${source.key}.`);
       return told(await answer(request, route, source, platforms?.set), headers);
     } catch (error) {
       // A refusal says too how the question was understood: most of all when that was the mistake.
@@ -100,7 +115,7 @@ export function createPull(parts: PullParts): Pull {
         const { reference } = route;
         if (reference.kind === 'tag')
           return manifestReply(request, await views.ofTag(source, reference.tag, set, request));
-        const manifest = await manifests.byDigest(source, reference.digest);
+        const manifest = await manifests.shown(source, reference.digest);
         if (manifest) return manifestReply(request, asItIs(manifest));
         throw new NarrowsError(
           'manifestUnknown',
@@ -108,11 +123,12 @@ export function createPull(parts: PullParts): Pull {
         );
       }
       case 'blob': {
+        const home = await homes.of(source, route.digest);
         if (request.method === 'HEAD') {
-          const { size, state } = await blobs.head(source, route.digest);
+          const { size, state } = await blobs.head(home, route.digest);
           return blobReply(route.digest, state, { kind: 'size', size });
         }
-        const blob = await blobs.open(source, route.digest);
+        const blob = await blobs.open(home, route.digest);
         return blobReply(route.digest, blob.state, { kind: 'blob', blob });
       }
       case 'tags':
@@ -126,7 +142,12 @@ export function createPull(parts: PullParts): Pull {
 }
 
 function asItIs(manifest: HeldManifest): Viewed {
-  return { view: manifest.narrowedFrom ? 'index' : 'verbatim', manifest };
+  return { view: manifest.narrowedFrom ? viewOf(manifest.mediaType) : 'verbatim', manifest };
+}
+
+function viewOf(mediaType: string): Viewed['view'] {
+  if (mediaType === mediaTypes.combined) return 'combined';
+  return mediaType === mediaTypes.alternates ? 'alternates' : 'index';
 }
 
 function manifestReply(request: PullRequest, { view, manifest, index }: Viewed): Reply {

@@ -1,3 +1,4 @@
+import type { Identity } from '../access/identity.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Reference, RepositoryName } from '../oci/reference.ts';
 import type { Blob } from '../cache/tier.ts';
@@ -33,14 +34,18 @@ export interface Page {
   readonly last?: string;
 }
 
+/** How a listener answers tags, where the caller names no form. */
+export type EndpointView = 'image' | 'index' | 'combined' | 'alternates';
+
 /** A request as a pull sees it: no socket, nothing left to parse. */
 export interface PullRequest {
   readonly route: Route;
   readonly method: 'GET' | 'HEAD';
   readonly accept: string | undefined;
+  readonly by: Identity;
   readonly caller: Caller;
   /** What the listener says: how one platform is answered, and which upstream stands for none. */
-  readonly endpointView: 'image' | 'index';
+  readonly endpointView: EndpointView;
   readonly endpointUpstream: string | undefined;
 }
 
@@ -55,4 +60,6 @@ export type Body =
   | { readonly kind: 'bytes'; readonly bytes: Buffer }
   | { readonly kind: 'blob'; readonly blob: Blob }
   /** A HEAD whose body nobody opened. */
-  | { readonly kind: 'size'; readonly size: number };
+  | { readonly kind: 'size'; readonly size: number }
+  /** For a status that has none. */
+  | { readonly kind: 'none' };

@@ -165,7 +165,8 @@ export function createSources(options: SourcesOptions): Sources {
       // What was passed on need not be copied once more.
       await Promise.all(sharing);
       if (isDoubtful) await store.distrust(digest);
-      store.spread(digest);
+      // What is hosted here, all replicas have where they share it.
+      if (!source.isHosted) store.spread(digest);
     },
   };
 }

@@ -34,6 +34,16 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
     }
   }
 
+  /** Nothing is believed, and nobody is given the answer to an earlier question: what was just pushed is there. */
+  async function resolveHosted(source: Source, tag: Tag): Promise<HeldManifest> {
+    const last = await records.tags.get(keyOf(source, tag));
+    try {
+      return await ask(source, tag, last);
+    } catch (error) {
+      return fallBack(source, tag, last, error);
+    }
+  }
+
   async function fallBack(
     source: Source,
     tag: Tag,
@@ -74,13 +84,16 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
     const held = head.digest ? await manifests.byDigest(source, head.digest) : await manifests.fetchTag(source, tag);
     if (!held) return forget(source, tag);
     // Only now: had the fetch failed, the last known answer would still be the one that can be given.
-    await remember(source, tag, { digest: held.digest, checkedAtMs: now() });
+    if (!source.isHosted || last?.digest !== held.digest || last.troubledAtMs !== undefined) {
+      await remember(source, tag, { digest: held.digest, checkedAtMs: now() });
+    }
     const isSame = last?.digest === held.digest && held.state !== 'miss' && held.state !== 'joined';
     return { ...held, state: isSame ? 'revalidated' : 'miss' };
   }
 
   async function forget(source: Source, tag: Tag): Promise<never> {
-    if (rules.missingMs > 0) await records.tags.set(keyOf(source, tag), { checkedAtMs: now() }, rules.missingMs);
+    if (rules.missingMs > 0 && !source.isHosted)
+      await records.tags.set(keyOf(source, tag), { checkedAtMs: now() }, rules.missingMs);
     else await records.tags.delete(keyOf(source, tag));
     throw unknown(source, tag);
   }
@@ -91,6 +104,7 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
 
   return {
     async resolve(source, tag) {
+      if (source.isHosted) return resolveHosted(source, tag);
       const last = await records.tags.get(keyOf(source, tag));
       const known = last && (await believed(source, tag, last));
       if (known) return known;

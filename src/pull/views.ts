@@ -1,22 +1,27 @@
 import { NarrowsError } from '../errors.ts';
 import { parseDocument, readConfigPlatform } from '../oci/manifest.ts';
-import type { Descriptor, Index } from '../oci/manifest.ts';
+import type { Descriptor, Document } from '../oci/manifest.ts';
 import { isImageConfigType } from '../oci/media-types.ts';
 import { companionTag, parseCompanionTag } from '../oci/reference.ts';
 import type { Tag } from '../oci/reference.ts';
+import { formatPlatform } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { contentKey } from '../cache/records.ts';
+import type { NarrowedRecord } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import type { Blobs } from './blobs.ts';
 import { chooseView } from './choose-view.ts';
+import type { Form } from './choose-view.ts';
+import type { Homes } from './homes.ts';
 import type { HeldManifest, Manifests } from './manifests.ts';
-import { narrowIndex } from './narrow.ts';
+import type { Overlaid, Overlays } from './overlays.ts';
 import type { PullParts } from './parts.ts';
 import { worstState } from './parts.ts';
+import { prepare } from './recipe.ts';
 import type { PullRequest } from './request.ts';
 import type { Tags } from './tags.ts';
 
-export type ViewName = 'verbatim' | 'image' | 'index';
+export type ViewName = 'verbatim' | 'image' | 'index' | Form;
 
 /** A tag's answer: what goes out, and as what. */
 export interface Viewed {
@@ -32,11 +37,18 @@ export interface Views {
 }
 
 /** Tags in the form that a caller needs: as they are, as its platform's image, or as a smaller index. */
-export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, blobs: Blobs): Views {
+export function createViews(
+  parts: PullParts,
+  tags: Tags,
+  manifests: Manifests,
+  blobs: Blobs,
+  overlays: Overlays,
+  homes: Homes,
+): Views {
   const { records, rules, observer } = parts;
 
   async function asImage(source: Source, original: HeldManifest, child: Descriptor): Promise<Viewed> {
-    const manifest = await manifests.byDigest(source, child.digest);
+    const manifest = await manifests.shown(source, child.digest);
     if (!manifest) {
       throw new NarrowsError(
         'manifestUnknown',
@@ -71,23 +83,33 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
     if (document.kind !== 'manifest') return undefined;
     // What is no image has no platform of its own that could contradict.
     if (!isImageConfigType(document.config.mediaType)) return true;
-    const bytes = await blobs.readSmall(source, document.config.digest, rules.maxManifestBytes);
+    const home = await homes.of(source, document.config.digest);
+    const bytes = await blobs.readSmall(home, document.config.digest, rules.maxManifestBytes);
     const says = bytes && readConfigPlatform(bytes);
     return says && says.os === child.platform?.os && says.architecture === child.platform?.architecture;
   }
 
-  async function asIndex(
+  /** A document made here, of the original and of what others supply. */
+  async function asMade(
     source: Source,
     original: HeldManifest,
-    index: Index,
+    children: Children,
     keep: readonly Descriptor[],
+    form?: Form,
   ): Promise<Viewed> {
-    const narrowed = narrowIndex(index, keep);
-    const recipe = { index: original.digest, kept: keep.map((child) => index.manifests.indexOf(child)) };
+    const recipe: NarrowedRecord = {
+      index: original.digest,
+      kept: keep.filter((child) => !children.added.has(child)).map((child) => children.original.indexOf(child)),
+      ...(children.added.size > 0 && {
+        added: keep.filter((child) => children.added.has(child)).map((child) => child.source),
+      }),
+      ...(form && { as: form, primary: formatPlatform(rules.primaryOf(source.key)) }),
+    };
+    const made = await prepare(original, recipe, (digest) => manifests.imageOf(source, digest));
     // The client comes back for this digest, to any replica: without the record it would be lost between two requests.
-    const isRecorded = await records.narrowed.set(contentKey(source, narrowed.digest), recipe);
+    const isRecorded = made && (await records.narrowed.set(contentKey(source, made.digest), recipe));
     if (!isRecorded) return { view: 'verbatim', manifest: original };
-    return { view: 'index', manifest: { ...narrowed, state: original.state }, index: original };
+    return { view: form ?? 'index', manifest: { ...made, state: original.state }, index: original };
   }
 
   /** What hangs on the original index by its name (`sha256-….sig`) is found under the narrowed one's name too. */
@@ -102,23 +124,32 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
     async ofTag(source, tag, set, request) {
       const companion = await companionOf(source, tag);
       const original = await tags.resolve(source, companion ?? tag);
-      const document = parseDocument(original.bytes, original.mediaType);
+      const isCompanionTag = companion !== undefined;
+      const overlaid = isCompanionTag ? undefined : await overlays.over(source, tag, original, set);
+      const document = overlaid?.index ?? parseDocument(original.bytes, original.mediaType);
+      const children = childrenOf(document, overlaid);
+      const { accept, endpointView } = request;
+      const primary = rules.primaryOf(source.key);
       const choice = chooseView({
         document,
         set,
-        accept: request.accept,
-        endpointView: request.endpointView,
+        accept,
+        endpointView,
         onMissing: rules.onMissing,
-        primary: rules.primaryOf(source.key),
-        isCompanionTag: companion !== undefined,
+        primary,
+        isCompanionTag,
       });
       switch (choice.view) {
         case 'verbatim':
+          if (overlaid) return asMade(source, original, children, overlaid.index.manifests);
           return { view: 'verbatim', manifest: original };
         case 'image':
           return asImage(source, original, choice.child);
         case 'index':
-          return asIndex(source, original, document as Index, choice.keep);
+          return asMade(source, original, children, choice.keep);
+        case 'combined':
+        case 'alternates':
+          return asMade(source, original, children, choice.keep, choice.view);
         case 'missing':
           throw new NarrowsError('manifestUnknown', choice.message);
         default:
@@ -126,4 +157,15 @@ export function createViews(parts: PullParts, tags: Tags, manifests: Manifests, 
       }
     },
   };
+}
+
+/** Where the children of an index come from. */
+interface Children {
+  readonly original: readonly Descriptor[];
+  readonly added: ReadonlySet<Descriptor>;
+}
+
+function childrenOf(document: Document, overlaid: Overlaid | undefined): Children {
+  const own = document.kind === 'index' ? document.manifests : [];
+  return overlaid ? { original: overlaid.original, added: overlaid.added } : { original: own, added: new Set() };
 }

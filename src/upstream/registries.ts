@@ -8,6 +8,8 @@ export interface Source {
   readonly upstream: Upstream;
   readonly repository: RepositoryName;
   readonly key: string;
+  /** It is pushed to here: what it has is asked for each time, for nobody else knows. */
+  readonly isHosted?: true;
   /** The `ns` of the request where that is what named the upstream: the answer says it back in `OCI-Namespace`. */
   readonly namespace?: string;
 }
@@ -26,7 +28,12 @@ export interface Registries {
 const dockerHub = 'docker.io';
 const dockerHubAliases = new Set(['index.docker.io', 'registry-1.docker.io']);
 
-export function createRegistries(upstreams: ReadonlyMap<string, Upstream>, defaultName: string): Registries {
+/** @param hosted the registry of a repository that is hosted here; undefined for others */
+export function createRegistries(
+  upstreams: ReadonlyMap<string, Upstream>,
+  defaultName: string,
+  hosted: (repository: string) => Upstream | undefined = () => undefined,
+): Registries {
   function source(name: string, repository: string, namespace?: string): Source | undefined {
     const canonical = dockerHubAliases.has(name) && !upstreams.has(name) ? dockerHub : name;
     const upstream = upstreams.get(canonical);
@@ -43,6 +50,9 @@ export function createRegistries(upstreams: ReadonlyMap<string, Upstream>, defau
 
   return {
     find(name, namespace, fallback) {
+      // A namespace is another registry's: what is hosted here has none.
+      const own = namespace === undefined ? hosted(name) : undefined;
+      if (own) return { upstream: own, repository: name, key: name, isHosted: true };
       const slash = name.indexOf('/');
       const first = slash < 0 ? '' : name.slice(0, slash);
       const named = first && source(first, name.slice(slash + 1));

@@ -3,10 +3,13 @@ import type { Config } from '../config.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { createPull } from '../pull/pull.ts';
 import type { Pull } from '../pull/pull.ts';
+import { createHostedRegistry } from '../push/hosted-registry.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import { createRegistries } from '../upstream/registries.ts';
 import type { Context } from './context.ts';
 import { observe } from './observe.ts';
 import { pullRules } from './pull-rules.ts';
+import { repositoryRules } from './repository-rules.ts';
 import { openStorage } from './storage.ts';
 import type { Storage } from './storage.ts';
 import { openUpstreams } from './upstreams.ts';
@@ -18,7 +21,8 @@ export interface PullWork {
   readonly sets: ReadonlyMap<string, PlatformSet>;
 }
 
-export async function openPullWork(context: Context): Promise<PullWork> {
+/** @param challenge how callers say who they are; undefined where nobody can */
+export async function openPullWork(context: Context, challenge?: string): Promise<PullWork> {
   const { config, log, metrics, now, closers } = context;
   const sets = namedSets(config);
   const storage = await openStorage(context);
@@ -28,13 +32,20 @@ export async function openPullWork(context: Context): Promise<PullWork> {
     records: storage.records,
     fleets: storage.fleets,
     graph: storage.graph,
-    registries: createRegistries(upstreams, config.defaultUpstream),
-    rules: pullRules(config, sets),
+    registries: createRegistries(upstreams, config.defaultUpstream, hostedRegistry(config, storage)),
+    rules: pullRules(config, sets, challenge),
     observer: observe(log, metrics.pull),
     now,
   });
   closers.push(() => pull.close());
   return { storage, pull, sets };
+}
+
+function hostedRegistry(config: Config, { hosted }: Storage): (repository: string) => Upstream | undefined {
+  if (!hosted) return () => undefined;
+  const { hostedOf } = repositoryRules(config);
+  const registry = createHostedRegistry(hosted.ledger, hosted.content, config.limits.manifestSize);
+  return (repository) => hostedOf(repository) && registry;
 }
 
 export function namedSets(config: Config): Map<string, PlatformSet> {

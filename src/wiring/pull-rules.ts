@@ -2,13 +2,18 @@ import { resolveSet } from '../config.ts';
 import type { Config } from '../config.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
+import { globOf, repositoryRules } from './repository-rules.ts';
 import { addressRule } from '../pull/choose-platform.ts';
 import type { PullRules } from '../pull/parts.ts';
 
 /** What the configuration says about pulls, in the words of `pull`. */
-export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>): PullRules {
+export function pullRules(
+  config: Config,
+  sets: ReadonlyMap<string, PlatformSet>,
+  challenge: string | undefined,
+): PullRules {
   const { limits, platforms, tags } = config;
-  const primaries = new Map(config.repositories.map(({ name, primary }) => [name, parsePlatform(primary)!]));
+  const { settingsOf, pullersOf } = repositoryRules(config);
   const rules = tags.rules.map((rule) => ({
     matches: globOf(rule.pattern),
     freshMs: rule.fresh ?? Number.MAX_SAFE_INTEGER,
@@ -24,7 +29,10 @@ export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>
     freshMs: (key, tag) => rules.find(({ matches }) => matches.test(`${key}:${tag}`))?.freshMs ?? tags.fresh,
     missingMs: tags.missing,
     staleMs: tags.stale,
-    primaryOf: (key) => primaries.get(key) ?? parsePlatform(platforms.primary)!,
+    primaryOf: (key) => parsePlatform(settingsOf(key)?.primary ?? platforms.primary)!,
+    overlaysOf: (key) => settingsOf(key)?.overlays ?? [],
+    pullersOf,
+    challenge,
     maxManifestBytes: limits.manifestSize,
     maxFlights: limits.downloads,
     maxWindowBytes: limits.downloadWindows,
@@ -35,12 +43,6 @@ export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>
       maxUnreadBytes: limits.unreadDownload,
     },
   };
-}
-
-/** `*` is any text; everything else is itself. */
-function globOf(pattern: string): RegExp {
-  const parts = pattern.split('*').map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, String.raw`\$&`));
-  return new RegExp(`^${parts.join('.*')}$`);
 }
 
 /** What may be kept. */

@@ -1,5 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { createRedisBounds } from '../cache/redis-bounds.ts';
+import type { Ledger } from '../cache/ledger.ts';
+import { createRedisBounds, unbounded } from '../cache/redis-bounds.ts';
+import { createRedisLedger } from '../cache/redis-ledger.ts';
 import { createRedisNames } from '../cache/redis-names.ts';
 import { createRedisTier } from '../cache/redis-tier.ts';
 import { openRedis } from '../cache/redis.ts';
@@ -12,6 +14,7 @@ import type { Config } from '../config.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createRedisFleet } from '../fleet/redis-fleet.ts';
 import type { Context } from './context.ts';
+import { isHosting } from './repository-rules.ts';
 import { seldom } from './seldom.ts';
 
 /** Everything that goes over Redis. */
@@ -19,6 +22,9 @@ export interface RedisParts {
   readonly tier: Tier;
   readonly records: SharedRecords;
   readonly fleet: Fleet;
+  /** For what is hosted here: what has no end, and what only takes away who put it there. */
+  readonly ledger: Ledger;
+  readonly hosted: Tier;
 }
 
 /**
@@ -68,6 +74,13 @@ export async function openRedisParts(
     metrics.tierTrouble('redis');
     warn(error);
   };
+  if (isHosting(config)) {
+    const reply = await redis.command('', 'CONFIG', 'GET', 'maxmemory-policy').catch(() => undefined);
+    const policy = Array.isArray(reply) ? String(reply[1]) : '';
+    if (policy.startsWith('allkeys-')) {
+      log.warn({ policy }, 'this Redis may evict what is hosted here: give it the policy noeviction or volatile-lru');
+    }
+  }
   const bounds = createRedisBounds({ redis, maxBytes: settings.maxSize, now });
   const common = { redis, bounds, maxBlobBytes: settings.maxBlobSize, ttlMs: settings.ttl };
   const fleet = await createRedisFleet({
@@ -86,6 +99,14 @@ export async function openRedisParts(
       ttlMs: settings.ttl,
     },
     fleet,
+    ledger: createRedisLedger(redis),
+    hosted: createRedisTier({
+      redis,
+      bounds: unbounded,
+      prefix: `${settings.prefix}hosted:`,
+      maxBlobBytes: settings.maxBlobSize,
+      maxBufferBytes: config.limits.streamBuffers,
+    }),
   };
 }
 

@@ -9,6 +9,12 @@ import type { Config } from '../config.ts';
 import type { Context } from './context.ts';
 import { seldom } from './seldom.ts';
 
+export interface S3Parts {
+  readonly tier: Tier;
+  /** For what is hosted here. */
+  readonly hosted: Tier;
+}
+
 /** However little comes here, other replicas put into the bucket as well. */
 const sweepEveryMs = 3_600_000;
 /** What may come before the bucket is looked at again, as a share of its bound. */
@@ -19,7 +25,7 @@ const sweepAfterShare = 0.05;
  *
  * @throws Error why it cannot be used, one sentence, where it is required, or where the package is missing
  */
-export async function openS3Parts({ config, log, metrics, now, closers }: Context): Promise<Tier | undefined> {
+export async function openS3Parts({ config, log, metrics, now, closers }: Context): Promise<S3Parts | undefined> {
   const settings = config.cache.s3;
   const { bucket, prefix, minBlobSize, maxSize, partSize } = settings;
   if (bucket === null) return undefined;
@@ -54,19 +60,20 @@ export async function openS3Parts({ config, log, metrics, now, closers }: Contex
   };
   const timer = setInterval(sweep, sweepEveryMs * (0.75 + Math.random() / 2)).unref();
   closers.push(() => clearInterval(timer));
-  return createS3Tier({
-    s3,
-    prefix,
-    minBlobBytes: minBlobSize,
-    partBytes: partSize,
-    stallMs: settings.timeout,
-    now,
-    onPut(bytes) {
-      putBytes += bytes;
-      if (putBytes > maxSize * sweepAfterShare) sweep();
-    },
-    onTrouble,
-  });
+  const common = { s3, partBytes: partSize, stallMs: settings.timeout, now, onTrouble };
+  return {
+    tier: createS3Tier({
+      ...common,
+      prefix,
+      minBlobBytes: minBlobSize,
+      onPut(bytes) {
+        putBytes += bytes;
+        if (putBytes > maxSize * sweepAfterShare) sweep();
+      },
+    }),
+    // Outside of what the sweep looks at: nothing of it is evicted.
+    hosted: createS3Tier({ ...common, prefix: `${prefix}hosted/`, minBlobBytes: 0, onPut: () => undefined }),
+  };
 }
 
 async function accessOf(settings: Config['cache']['s3']): Promise<Omit<S3Options, 'bucket' | 'onChange'>> {

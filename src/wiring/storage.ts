@@ -13,6 +13,9 @@ import type { Fleet } from '../fleet/fleet.ts';
 import { createWorkerFleet } from '../fleet/worker-fleet.ts';
 import type { TierName } from '../cache/tier.ts';
 import type { Context } from './context.ts';
+import { openHostedParts } from './hosted-parts.ts';
+import type { HostedParts } from './hosted-parts.ts';
+import { isHosting } from './repository-rules.ts';
 import { seldom } from './seldom.ts';
 import { openS3Parts } from './s3-parts.ts';
 import { openDiskParts } from './disk-parts.ts';
@@ -23,6 +26,8 @@ export interface Storage extends DiskParts {
   readonly store: TieredStore;
   readonly records: Records;
   readonly fleets: readonly Fleet[];
+  /** Undefined where nothing is. */
+  readonly hosted: HostedParts | undefined;
 }
 
 /** Opens the tiers and the records as the configuration says. @throws what makes the store of this machine unusable */
@@ -40,7 +45,7 @@ export async function openStorage(context: Context): Promise<Storage> {
   const s3 = await openS3Parts(context);
   const far: FarTier[] = [];
   if (redis) far.push({ tier: redis.tier, isAwaited: true });
-  if (s3) far.push({ tier: s3, isAwaited: false });
+  if (s3) far.push({ tier: s3.tier, isAwaited: false });
   const warnings = new Map<TierName, (error: unknown) => void>();
   const warn = (tier: TierName, error: unknown) => {
     const say =
@@ -67,6 +72,7 @@ export async function openStorage(context: Context): Promise<Storage> {
     store,
     records,
     fleets: [workers, redis?.fleet].filter((fleet) => fleet !== undefined),
+    hosted: isHosting(config) ? await openHostedParts(context, local, redis, s3) : undefined,
   };
 }
 

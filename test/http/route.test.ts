@@ -1,5 +1,5 @@
 import t from 'tap';
-import { parseRoute } from '../../src/http/route.ts';
+import { parseRoute, parseTarget } from '../../src/http/route.ts';
 
 const hex = '0123456789abcdef'.repeat(4);
 const digest = `sha256:${hex}`;
@@ -8,6 +8,8 @@ const ping = { kind: 'ping' };
 const tag = (name: string, text: string) => ({ kind: 'manifest', name, reference: { kind: 'tag', tag: text } });
 const manifest = (name: string) => ({ kind: 'manifest', name, reference: { kind: 'digest', digest } });
 const blob = (name: string) => ({ kind: 'blob', name, digest });
+
+const routeOf = (target: string) => parseRoute(parseTarget(target));
 
 type Row = [target: string, expected: object];
 
@@ -18,7 +20,7 @@ interface Tester {
 
 function check(t: Tester, rows: readonly Row[], added: object = {}): void {
   for (const [target, expected] of rows) {
-    t.same(parseRoute(target), { path: target.split('?', 1)[0], ...expected, ...added }, target);
+    t.same(routeOf(target), { path: target.split('?', 1)[0], ...expected, ...added }, target);
   }
   t.end();
 }
@@ -153,10 +155,10 @@ void t.test('parseRoute: the namespace is told as it was sent, to be looked up i
     'user:secret@ghcr.io',
     '__proto__',
   ]) {
-    const route = parseRoute(`/v2/nginx/manifests/1?ns=${encodeURIComponent(namespace)}`);
+    const route = routeOf(`/v2/nginx/manifests/1?ns=${encodeURIComponent(namespace)}`);
     t.equal(route.namespace, namespace);
   }
-  t.notOk('namespace' in parseRoute('/v2/nginx/manifests/1'));
+  t.notOk('namespace' in routeOf('/v2/nginx/manifests/1'));
   t.end();
 });
 
@@ -240,7 +242,7 @@ void t.test('parseRoute: what is not in canonical form is refused, not repaired'
     'a huge number': [`/v2/nginx/referrers/${digest}?n=${'9'.repeat(30)}`, queryInvalid],
     'a very long place to go on from': [`/v2/nginx/tags/list?last=${'a'.repeat(300)}`, queryInvalid],
   };
-  for (const [what, [target, error]] of Object.entries(cases)) t.throws(() => parseRoute(target), error, what);
+  for (const [what, [target, error]] of Object.entries(cases)) t.throws(() => routeOf(target), error, what);
   t.end();
 });
 
@@ -279,7 +281,7 @@ void t.test('parseRoute: a name that is understood is one that could be written 
 
 function nameIn(target: string): string | undefined {
   try {
-    const route = parseRoute(target);
+    const route = routeOf(target);
     return 'name' in route ? route.name : undefined;
   } catch {
     return undefined;

@@ -1,0 +1,70 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+
+/** A file of users and what bcrypt made of their passwords, as `htpasswd -B` writes it. */
+export interface Htpasswd {
+  /** Is this the user's password? @throws what checking fails with */
+  check(user: string, password: string): Promise<boolean>;
+}
+
+export interface HtpasswdOptions {
+  /** What bcrypt made of each user's password. */
+  read(): Promise<ReadonlyMap<string, string>>;
+  /** Does the password fit the hash? Slow, and therefore somewhere else. */
+  compare(password: string, hash: string): Promise<boolean>;
+  /** How many right passwords are remembered. */
+  maxRemembered: number;
+}
+
+/** What a user who does not exist is compared with, so that asking takes as long. It is no password's hash. */
+const nobody = '$2b$10$CwTycUXWue0Thq9StjUM0uJ8.M8V2b0kHk5a1u0Yl9mQ6B3kq0x9K';
+
+const grammar = /^\$2[aby]\$(\d{2})\$[./A-Za-z0-9]{53}$/;
+
+/** A right password is compared once, and known again by a hash whose key is this process's own. */
+export function createHtpasswd({ read, compare, maxRemembered }: HtpasswdOptions): Htpasswd {
+  const key = randomBytes(32);
+  const right = new LRUCache<string, true>({ max: maxRemembered });
+  const comparing = new Map<string, Promise<boolean>>();
+
+  async function once(mark: string, password: string, hash: string): Promise<boolean> {
+    const joined = comparing.get(mark);
+    if (joined) return joined;
+    const running = compare(password, hash).finally(() => comparing.delete(mark));
+    comparing.set(mark, running);
+    return running;
+  }
+
+  return {
+    async check(user, password) {
+      const hash = (await read()).get(user);
+      const parts = [user, hash ?? '', password].map((part) => `${Buffer.byteLength(part)}:${part}`);
+      const mark = createHmac('sha256', key).update(parts.join()).digest('base64');
+      if (right.has(mark)) return true;
+      const isRight = (await once(mark, password, hash ?? nobody)) && hash !== undefined;
+      if (isRight) right.set(mark, true);
+      return isRight;
+    },
+  };
+}
+
+/** @throws Error what is wrong, in one sentence, without what stands in the file */
+export function parseHtpasswd(text: string): Map<string, string> {
+  const users = new Map<string, string>();
+  for (const [at, line] of text.split('\n').entries()) {
+    const entry = line.trim();
+    if (entry === '' || entry.startsWith('#')) continue;
+    const colon = entry.indexOf(':');
+    const [user, hash] = [entry.slice(0, colon), entry.slice(colon + 1)];
+    if (colon < 1) throw new Error(`line ${at + 1} is not of the form user:hash`);
+    if (Number(grammar.exec(hash)?.[1] ?? 99) > maxCost) {
+      throw new Error(`line ${at + 1} has no bcrypt hash of cost ${maxCost} or less; htpasswd -B makes one`);
+    }
+    if (users.has(user)) throw new Error(`line ${at + 1} names a user again`);
+    users.set(user, hash);
+  }
+  return users;
+}
+
+/** Each step doubles what a check costs: at 14 it is about a second. */
+const maxCost = 14;

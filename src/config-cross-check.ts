@@ -1,0 +1,126 @@
+import { isIP, isIPv6 } from 'node:net';
+import { parsePlatform } from './oci/platform.ts';
+
+/** One thing that is wrong, and where. */
+export interface Mistake {
+  readonly path: string;
+  readonly message: string;
+}
+
+/** What no single field can know: names that must exist elsewhere. Works on what may be wrong in other places. */
+export function crossCheck(value: unknown): Mistake[] {
+  const config = asMap(value);
+  const mistakes: Mistake[] = [];
+  const upstreams = Object.keys(asMap(config['upstreams']));
+  const platforms = asMap(config['platforms']);
+  const sets = asMap(platforms['sets']);
+
+  const checkUpstream = (path: string, name: unknown) => {
+    if (typeof name === 'string' && !upstreams.includes(name))
+      mistakes.push({ path, message: `there is no upstream ${name}` });
+  };
+  const checkSet = (path: string, reference: unknown) => {
+    for (const entry of [reference].flat()) {
+      if (typeof entry !== 'string' || entry === 'any' || Object.hasOwn(sets, entry) || parsePlatform(entry)) continue;
+      mistakes.push({
+        path,
+        message: `${JSON.stringify(entry)} is no platform such as linux/arm64, no named set, and not any`,
+      });
+    }
+  };
+
+  const cache = asMap(config['cache']);
+  checkSet('cache.platforms', cache['platforms'] === 'all' ? 'any' : (cache['platforms'] ?? 'any'));
+  const places = asMap(cache['redis']);
+  if (isSet(places, 'password') && isSet(places, 'passwordFile')) {
+    mistakes.push({ path: 'cache.redis.password', message: 'expected either password or passwordFile' });
+  }
+  const bucket = asMap(cache['s3']);
+  const secret = ['secretAccessKey', 'secretAccessKeyFile'].find((key) => isSet(bucket, key));
+  if (isSet(bucket, 'accessKeyId') !== (secret !== undefined)) {
+    const path = `cache.s3.${secret ?? 'accessKeyId'}`;
+    mistakes.push({ path, message: 'expected accessKeyId and its secret together, or neither' });
+  }
+  const named = ['url', 'cluster', 'sentinels'].filter((key) => isSet(places, key) && [places[key]].flat().length > 0);
+  if (named.length > 1) {
+    mistakes.push({
+      path: 'cache.redis',
+      message: `expected one of url, cluster and sentinels, not ${named.join(' and ')}`,
+    });
+  }
+  checkUpstream('defaultUpstream', config['defaultUpstream']);
+  for (const [index, entry] of mapsOf(config['listen']).entries()) {
+    checkUpstream(`listen.${index}.upstream`, entry['upstream']);
+    if (entry['platforms'] !== undefined) checkSet(`listen.${index}.platforms`, entry['platforms']);
+  }
+  for (const name of Object.keys(sets)) {
+    if (!/^[a-z0-9]+([._-][a-z0-9]+)*$/.test(name) || name === 'any') {
+      mistakes.push({
+        path: `platforms.sets.${name}`,
+        message:
+          'a set is named with lower-case letters, digits and . _ - between them, and not any: it stands in paths',
+      });
+    }
+  }
+  for (const [host, set] of Object.entries(asMap(platforms['hosts']))) checkSet(`platforms.hosts.${host}`, set);
+  for (const [network, set] of Object.entries(asMap(platforms['addresses']))) {
+    checkSet(`platforms.addresses.${network}`, set);
+    if (!isNetwork(network)) {
+      mistakes.push({ path: `platforms.addresses.${network}`, message: 'expected a network such as 10.1.0.0/16' });
+    }
+  }
+  mistakes.push(...checkRepositories(config, upstreams));
+  return mistakes;
+}
+
+function isSet(map: Record<string, unknown>, key: string): boolean {
+  return map[key] !== null && map[key] !== undefined;
+}
+
+/** What is no map has been told as a mistake already. */
+function asMap(value: unknown): Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : {};
+}
+
+function isNetwork(cidr: string): boolean {
+  const [network = '', prefix = '', ...rest] = cidr.split('/');
+  return (
+    rest.length === 0 && isIP(network) > 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIPv6(network) ? 128 : 32)
+  );
+}
+
+/** What is pushed here must be told from what is mirrored, and a right that nobody can have is a mistake. */
+function checkRepositories(config: Record<string, unknown>, upstreams: readonly string[]): Mistake[] {
+  const mistakes: Mistake[] = [];
+  const access = asMap(config['access']);
+  const isOpen = access['mode'] === 'none';
+  if (access['mode'] === 'basic' && !isSet(access, 'htpasswd')) {
+    mistakes.push({ path: 'access.htpasswd', message: 'expected a file of users, as htpasswd -B makes it' });
+  }
+  for (const [index, entry] of mapsOf(config['repositories']).entries()) {
+    const path = `repositories.${index}`;
+    const name = String(entry['name']);
+    const isHosted = entry['hosted'] === true;
+    const upstream = upstreams.find((one) => name.startsWith(`${one}/`));
+    if (isHosted && upstream !== undefined) {
+      mistakes.push({
+        path: `${path}.name`,
+        message: `${upstream} is mirrored: what is hosted here needs another name`,
+      });
+    }
+    for (const key of ['compose', 'push', 'owners'].filter((one) => !isHosted && entry[one] !== undefined)) {
+      mistakes.push({ path: `${path}.${key}`, message: 'only what is hosted here is pushed to; add hosted: true' });
+    }
+    for (const key of ['push', 'pull', 'owners']) {
+      const lists = key === 'owners' ? Object.values(asMap(entry[key])) : [entry[key] ?? []];
+      const isLocked = lists.some((names) => Array.isArray(names) && names.some((one) => one !== 'anonymous'));
+      if (!isOpen || !isLocked) continue;
+      mistakes.push({ path: `${path}.${key}`, message: 'nobody can say who they are; set access.mode' });
+    }
+  }
+  return mistakes;
+}
+
+function mapsOf(value: unknown): Record<string, unknown>[] {
+  return Array.isArray(value) ? value.map(asMap) : [];
+}

@@ -1,0 +1,81 @@
+import type { NarrowedRecord } from '../cache/records.ts';
+import { writeAlternates } from '../oci/alternates.ts';
+import { writeCombined } from '../oci/combined.ts';
+import { digestOf } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import { isPlatform, parseDocument } from '../oci/manifest.ts';
+import type { Document, Index, Manifest } from '../oci/manifest.ts';
+import { mediaTypes } from '../oci/media-types.ts';
+import { platformImages } from '../oci/part.ts';
+import { fit, parsePlatform } from '../oci/platform.ts';
+import { narrowIndex } from './narrow.ts';
+import type { Narrowed } from './narrow.ts';
+
+export interface Original {
+  readonly bytes: Buffer;
+  readonly mediaType: string;
+}
+
+/** An index to which others add where the publisher has a single image. */
+const empty: Index = {
+  kind: 'index',
+  mediaType: mediaTypes.ociIndex,
+  manifests: [],
+  source: { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] },
+};
+
+/** What a recipe starts from; undefined for what nothing can be made of. */
+export function baseOf(document: Document): Index | undefined {
+  if (document.kind === 'opaque') return undefined;
+  return document.kind === 'index' ? document : empty;
+}
+
+/**
+ * Makes a document of this mirror, the same one each time.
+ *
+ * @param manifestOf the image under a digest; undefined for what is none
+ * @returns undefined where the original is not what the recipe was written for
+ */
+export async function prepare(
+  original: Original,
+  recipe: NarrowedRecord,
+  manifestOf: (digest: Digest, mediaType: string) => Promise<Manifest | undefined>,
+): Promise<Narrowed | undefined> {
+  const base = baseOf(parseDocument(original.bytes, original.mediaType));
+  if (!base) return undefined;
+  const kept = recipe.kept.map((place) => base.manifests[place]).filter((child) => child !== undefined);
+  const isWhole = base !== empty && kept.length === base.manifests.length && !recipe.added?.length;
+  const narrowed = isWhole ? undefined : narrowIndex(base, kept, recipe.added);
+  if (!recipe.as) return narrowed ?? narrowIndex(base, kept);
+  return describe(recipe.as, recipe.primary, narrowed ?? original, manifestOf);
+}
+
+/** Children asked for at once. */
+const atOnce = 8;
+
+async function describe(
+  as: 'combined' | 'alternates',
+  primaryName: string | undefined,
+  { bytes, mediaType }: Original,
+  manifestOf: (digest: Digest, mediaType: string) => Promise<Manifest | undefined>,
+): Promise<Narrowed | undefined> {
+  const index = parseDocument(bytes, mediaType);
+  if (index.kind !== 'index') return undefined;
+  const children = index.manifests.filter(({ platform }) => isPlatform(platform));
+  const manifests = new Map<Digest, Manifest>();
+  for (let at = 0; at < children.length; at += atOnce) {
+    await Promise.all(
+      children.slice(at, at + atOnce).map(async (child) => {
+        const manifest = await manifestOf(child.digest, child.mediaType);
+        if (manifest) manifests.set(child.digest, manifest);
+      }),
+    );
+  }
+  const images = platformImages(index, (digest) => manifests.get(digest));
+  const wanted = parsePlatform(primaryName ?? '');
+  const primary = images.find(({ platform }) => wanted && fit(wanted, platform) === 0) ?? images[0];
+  if (!primary) return undefined;
+  const write = as === 'combined' ? writeCombined : writeAlternates;
+  const document = write({ bytes, mediaType, images, primary });
+  return { bytes: document, digest: digestOf(document), mediaType: mediaTypes[as] };
+}

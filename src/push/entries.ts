@@ -1,0 +1,82 @@
+import { digestOf } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { JsonObject } from '../oci/json.ts';
+import { attestedDigest, isPlatform } from '../oci/manifest.ts';
+import type { Descriptor, Index } from '../oci/manifest.ts';
+import { mediaTypes } from '../oci/media-types.ts';
+import { formatPlatform } from '../oci/platform.ts';
+import type { Platform } from '../oci/platform.ts';
+
+/** What a tag has for one platform: its image, and what is said about it. */
+export interface Entry {
+  /** The platform's name; `other` for what is of none. */
+  readonly name: string;
+  readonly platform?: Platform;
+  readonly children: readonly Descriptor[];
+}
+
+export const other = 'other';
+
+/**
+ * Two images with one name are the same entry. Of a Windows version the build counts: an image for a newer patch of
+ * it takes the place of the one before.
+ */
+export function entryName(platform: Platform): string {
+  const build = platform.osVersion?.split('.').slice(0, 3).join('.');
+  return formatPlatform({ ...platform, ...(build !== undefined && { osVersion: build }) });
+}
+
+/** An index by platforms. What is said about an image goes with the image. */
+export function entriesOf(index: Pick<Index, 'manifests'>): Map<string, Entry> {
+  const entries = new Map<string, Entry>();
+  for (const child of index.manifests) {
+    const platform = platformOf(index.manifests, child);
+    const name = platform ? entryName(platform) : other;
+    const children = [...(entries.get(name)?.children ?? []), child];
+    entries.set(name, { name, ...(platform && { platform }), children });
+  }
+  return entries;
+}
+
+function platformOf(children: readonly Descriptor[], child: Descriptor): Platform | undefined {
+  const about = attestedDigest(child);
+  const subject = about === undefined ? child : children.find(({ digest }) => digest === about);
+  return isPlatform(subject?.platform) ? subject.platform : undefined;
+}
+
+/** Those that are not the same before and after. */
+export function changedEntries(before: ReadonlyMap<string, Entry>, after: ReadonlyMap<string, Entry>): Entry[] {
+  const all = new Map([...before, ...after]);
+  return [...all.values()].filter(({ name }) => textOf(before.get(name)) !== textOf(after.get(name)));
+}
+
+function textOf(entry: Entry | undefined): string {
+  return JSON.stringify(entry?.children.map(({ source }) => source) ?? []);
+}
+
+export interface MadeIndex {
+  readonly bytes: Buffer;
+  readonly digest: Digest;
+  readonly mediaType: string;
+}
+
+/** The index with these entries in the place of those of the same names; the others stay as they are, where they are. */
+export function mergeEntries(base: Index | undefined, entries: ReadonlyMap<string, Entry>): MadeIndex {
+  const manifests: JsonObject[] = [];
+  const placed = new Set<string>();
+  const place = (entry: Entry) => {
+    if (!placed.has(entry.name)) manifests.push(...entry.children.map(({ source }) => source));
+    placed.add(entry.name);
+  };
+  for (const child of base?.manifests ?? []) {
+    const platform = platformOf(base!.manifests, child);
+    const replacement = entries.get(platform ? entryName(platform) : other);
+    if (replacement) place(replacement);
+    else manifests.push(child.source);
+  }
+  for (const entry of entries.values()) place(entry);
+  const mediaType = base?.mediaType ?? mediaTypes.ociIndex;
+  const source = base?.source ?? { schemaVersion: 2, mediaType, manifests: [] };
+  const bytes = Buffer.from(JSON.stringify({ ...source, manifests }));
+  return { bytes, digest: digestOf(bytes), mediaType };
+}

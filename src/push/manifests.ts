@@ -1,0 +1,143 @@
+import { NarrowsError } from '../errors.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Tag } from '../oci/reference.ts';
+import { eraseManifest, eraseTag, keys, list, writeManifest } from './books.ts';
+import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
+import { transact } from './draft.ts';
+import type { Draft } from './draft.ts';
+import type { PushParts } from './parts.ts';
+import { digestFor, invalid, readPushed, referrerOf } from './pushed.ts';
+import type { Needed, Pushed } from './pushed.ts';
+import { createShelf } from './shelf.ts';
+import { createTagging } from './tagging.ts';
+import type { Place } from './tagging.ts';
+import { createTurns } from './turns.ts';
+
+export interface Put {
+  readonly digest: Digest;
+  readonly subject?: Digest;
+  /** What the tag means now, where that is another document than what was pushed. */
+  readonly index?: Digest;
+}
+
+export interface ManifestPushes {
+  /**
+   * @param wanted the digest that the client named
+   * @throws NarrowsError manifestInvalid, manifestBlobUnknown, digestInvalid, denied, storeUnavailable
+   */
+  put(place: Place, bytes: Buffer, contentType: string, wanted: Digest | undefined, tags: readonly Tag[]): Promise<Put>;
+  /** @throws NarrowsError manifestUnknown, denied */
+  deleteTag(place: Place, tag: Tag): Promise<void>;
+  /** With the tags that mean it. @throws NarrowsError manifestUnknown, denied for a part of something that stays */
+  delete(place: Place, digest: Digest): Promise<void>;
+}
+
+const namedAtMost = 20;
+/** Of tags and steps that one digest may have when it is deleted. */
+const maxListed = 10_000;
+
+/** Manifests on their way in and out: nothing is visible before all that it names is here, and then all at once. */
+export function createManifestPushes({ ledger, content, rules: limits, now }: PushParts): ManifestPushes {
+  const tagging = createTagging({ shelf: createShelf(content, limits.maxManifestBytes), keep, now });
+  const turns = createTurns();
+
+  /** Kept before it is written down: what the books name is there. */
+  async function keep(digest: Digest, bytes: Buffer): Promise<void> {
+    try {
+      await content.put(digest, bytes);
+    } catch (cause) {
+      throw new NarrowsError('storeUnavailable', `${digest} cannot be kept now.`, { cause, retryAfterS: 2 });
+    }
+  }
+
+  async function write(draft: Draft, pushed: Pushed, digest: Digest): Promise<void> {
+    const { subject, mediaType, bytes, blobs, manifests } = pushed;
+    const before = await draft.get<ManifestEntry>(keys.manifest(digest));
+    const uses = [...new Set([...blobs, ...manifests].map((one: Needed) => one.digest))];
+    const entry = { mediaType, bytes: bytes.length, atMs: now(), uses, ...(subject && { subject }) };
+    if (!before) writeManifest(draft, { digest, entry, descriptor: referrerOf(pushed, digest) });
+  }
+
+  async function erase(draft: Draft, { repository }: Place, digest: Digest): Promise<void> {
+    const entry = await draft.get<ManifestEntry>(keys.manifest(digest));
+    if (!entry) throw unknown(repository, digest);
+    eraseManifest(draft, digest, entry);
+    for (const { name } of await list(ledger, repository, keys.use(digest, 'step/'), '', maxListed)) {
+      // A step that cannot be put back any more is none.
+      draft.delete(keys.use(digest, `step/${name}`));
+      const slash = name.lastIndexOf('/');
+      draft.delete(keys.step(name.slice(0, slash), Number(name.slice(slash + 1))));
+    }
+  }
+
+  async function eraseTagOf(draft: Draft, place: Place, tag: string): Promise<void> {
+    const entry = await draft.get<TagEntry>(keys.tag(tag));
+    if (!entry) throw unknown(place.repository, tag);
+    await tagging.checkRemoval(place, entry);
+    await eraseTag(draft, tag, entry, place.rules.maxSteps);
+  }
+
+  return {
+    async put(place, bytes, contentType, wanted, tags) {
+      const digest = digestFor(bytes, wanted);
+      if (wanted && wanted !== digest) {
+        throw new NarrowsError('digestInvalid', `What was sent is ${digest}, not ${wanted}.`);
+      }
+      const pushed = readPushed(bytes, contentType);
+      const put = async (draft: Draft) => {
+        await checkNeeded(draft, pushed);
+        await keep(digest, bytes);
+        await write(draft, pushed, digest);
+        let meant = digest;
+        for (const tag of tags) meant = await tagging.put(draft, place, tag, pushed, digest);
+        return meant;
+      };
+      const turn = `${place.repository}:${tags[0] ?? digest}`;
+      const meant = await turns(turn, () => transact(ledger, place.repository, put));
+      return { digest, ...(pushed.subject && { subject: pushed.subject }), ...(meant !== digest && { index: meant }) };
+    },
+
+    async deleteTag(place, tag) {
+      await transact(ledger, place.repository, (draft) => eraseTagOf(draft, place, tag));
+    },
+
+    async delete(place, digest) {
+      await transact(ledger, place.repository, async (draft) => {
+        await draft.get(keys.epoch);
+        const [parent] = await list(ledger, place.repository, keys.use(digest, 'sha'), '', 1);
+        if (parent) {
+          const message = `${digest} is part of sha${parent.name}, which is here too: delete that first.`;
+          throw new NarrowsError('denied', message);
+        }
+        const tags = await list(ledger, place.repository, keys.use(digest, 'tag/'), '', maxListed);
+        for (const { name } of tags) await eraseTagOf(draft, place, name);
+        await erase(draft, place, digest);
+      });
+    },
+  };
+}
+
+/** @throws NarrowsError manifestBlobUnknown with all that is missing, manifestInvalid for another size */
+async function checkNeeded(draft: Draft, { blobs, manifests }: Pushed): Promise<void> {
+  const needed = [...blobs, ...manifests];
+  const asBlobs = await draft.getMany<BlobEntry>(needed.map(({ digest }) => keys.blob(digest)));
+  const asManifests = await draft.getMany<ManifestEntry>(needed.map(({ digest }) => keys.manifest(digest)));
+  // An index may list blobs (caches of builders do), an image has no manifest for a layer.
+  const held = needed.map((_, at) => asBlobs[at] ?? (at < blobs.length ? undefined : asManifests[at]));
+  const missing = [...new Set(needed.filter((_, at) => !held[at]).map(({ digest }) => digest))];
+  if (missing.length > 0) throw missingParts(draft.repository, missing);
+  const torn = needed.find(({ bytes }, at) => held[at]!.bytes !== bytes);
+  if (torn) throw invalid(`it says that ${torn.digest} has ${torn.bytes} bytes, which it has not`);
+}
+
+function unknown(repository: string, what: string): NarrowsError {
+  return new NarrowsError('manifestUnknown', `${repository} has no manifest ${what}.`);
+}
+
+function missingParts(repository: string, missing: readonly Digest[]): NarrowsError {
+  const shown = missing.slice(0, namedAtMost).join(', ');
+  const more = missing.length > namedAtMost ? ` and ${missing.length - namedAtMost} more` : '';
+  return new NarrowsError('manifestBlobUnknown', `${repository} does not have ${shown}${more}: push that first.`, {
+    detail: missing.map((digest) => ({ digest })),
+  });
+}

@@ -1,0 +1,134 @@
+import { nameOf } from '../access/identity.ts';
+import type { Identity } from '../access/identity.ts';
+import { maxEntries } from '../oci/manifest.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Tag } from '../oci/reference.ts';
+import { keys, moveTag, writeManifest } from './books.ts';
+import type { BlobEntry, TagEntry } from './books.ts';
+import { checkTruth, composition, entriesOfTag } from './compose.ts';
+import type { Composition, TagEntries } from './compose.ts';
+import type { Made } from './described.ts';
+import type { Draft } from './draft.ts';
+import { changedEntries, mergeEntries, other } from './entries.ts';
+import type { Entry, MadeIndex } from './entries.ts';
+import { checkOwners } from './owners.ts';
+import type { HostedRules } from './parts.ts';
+import { invalid } from './pushed.ts';
+import type { Pushed } from './pushed.ts';
+import type { Shelf } from './shelf.ts';
+
+/** Who does what where. */
+export interface Place {
+  readonly repository: string;
+  readonly rules: HostedRules;
+  readonly by: Identity;
+}
+
+export interface TaggingOptions {
+  readonly shelf: Shelf;
+  /** @throws NarrowsError storeUnavailable */
+  keep(digest: Digest, bytes: Buffer): Promise<void>;
+  now(): number;
+}
+
+type Entries = ReadonlyMap<string, Entry>;
+
+/** What a tag is to mean: the document, and its platforms where those are more than what was pushed. */
+interface Plan {
+  readonly changed: readonly Entry[];
+  readonly after: Entries;
+  readonly composed?: { readonly index: MadeIndex; readonly made: readonly Made[] };
+}
+
+export interface Tagging {
+  /**
+   * Puts what was pushed under a tag: as it is, or as a part of the index that the tag means.
+   *
+   * @returns what the tag means then
+   * @throws NarrowsError denied, manifestInvalid, storeUnavailable
+   */
+  put(draft: Draft, place: Place, tag: Tag, pushed: Pushed, digest: Digest): Promise<Digest>;
+  /** May someone take a tag away? @throws NarrowsError denied */
+  checkRemoval(place: Place, entry: TagEntry): Promise<void>;
+  /** What would change if a tag meant another document. */
+  changes(from: TagEntry | undefined, to: { digest: Digest; mediaType: string }): Promise<Entry[]>;
+}
+
+export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
+  async function entriesNow(entry: TagEntry | undefined): Promise<TagEntries> {
+    return entry ? entriesOfTag(entry, shelf) : { entries: new Map() };
+  }
+
+  async function plan(before: TagEntry | undefined, pushed: Pushed, digest: Digest, composes: boolean): Promise<Plan> {
+    const said = await read(pushed, digest);
+    const { entries, index } = await entriesNow(before);
+    if (!composes || !said.isPart) return { after: said.entries, changed: changedEntries(entries, said.entries) };
+    // An image that was there before composing began is the first entry; an artifact is no part of an image.
+    const base = index ? entries : new Map([...entries].filter(([name]) => name !== other));
+    const after = new Map([...base, ...said.entries]);
+    const merged = mergeEntries(index, index ? said.entries : after);
+    if ([...after.values()].reduce((sum, { children }) => sum + children.length, 0) > maxEntries) {
+      throw invalid(`the index of the tag would have more than ${maxEntries} entries`);
+    }
+    return { after, changed: changedEntries(entries, after), composed: { index: merged, made: said.made } };
+  }
+
+  async function read(pushed: Pushed, digest: Digest): Promise<Composition> {
+    try {
+      return await composition(pushed, digest, shelf);
+    } catch (cause) {
+      throw cause instanceof SyntaxError ? invalid(cause.message, cause) : cause;
+    }
+  }
+
+  async function writeMade(draft: Draft, { kind, bytes, digest, mediaType, uses }: Made): Promise<void> {
+    await keep(digest, bytes);
+    const entry = { bytes: bytes.length, atMs: now() };
+    if (kind === 'blob') draft.set(keys.blob(digest), entry satisfies BlobEntry);
+    else writeManifest(draft, { digest, entry: { ...entry, mediaType, uses } });
+  }
+
+  return {
+    async put(draft, { rules, by }, tag, pushed, digest) {
+      const before = await draft.get<TagEntry>(keys.tag(tag));
+      const { changed, after, composed } = await plan(before, pushed, digest, rules.isComposed);
+      checkOwners(rules.owners, by, changed);
+      // Where platforms are owned, a name that says another platform than the image would be a way around.
+      if (composed || rules.owners)
+        await checkTruth(
+          changed.flatMap(({ name }) => after.get(name) ?? []),
+          shelf,
+        );
+      const target = composed ? composed.index : { digest, mediaType: pushed.mediaType };
+      if (before?.digest === target.digest) return target.digest;
+      if (composed) {
+        const uses = [...after.values()].flatMap(({ children }) => children.map((child) => child.digest));
+        const { bytes, mediaType } = composed.index;
+        for (const made of [
+          ...composed.made,
+          { kind: 'manifest', bytes, digest: target.digest, mediaType, uses } as const,
+        ]) {
+          await writeMade(draft, made);
+        }
+      }
+      const { mediaType } = target;
+      const names = changed.map(({ name }) => name);
+      await moveTag(
+        draft,
+        tag,
+        { digest: target.digest, mediaType, atMs: now(), by: nameOf(by), changed: names },
+        rules.maxSteps,
+      );
+      return target.digest;
+    },
+
+    async checkRemoval({ rules, by }, entry) {
+      if (rules.owners) checkOwners(rules.owners, by, [...(await entriesNow(entry)).entries.values()]);
+    },
+
+    async changes(from, to) {
+      const after = await entriesOfTag(to, shelf);
+      return changedEntries((await entriesNow(from)).entries, after.entries);
+    },
+  };
+}

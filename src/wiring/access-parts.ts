@@ -1,0 +1,52 @@
+import { readFile, stat } from 'node:fs/promises';
+import { basicAccess, openAccess } from '../access/access.ts';
+import type { Access } from '../access/access.ts';
+import { createBcrypt } from '../access/bcrypt.ts';
+import { createHtpasswd, parseHtpasswd } from '../access/htpasswd.ts';
+import { reservedNames } from '../access/identity.ts';
+import type { Context } from './context.ts';
+
+/** How a mirror finds out who asks. @throws Error what is wrong with the file of users, in one sentence */
+export async function openAccessParts({ config, log, closers }: Context): Promise<Access> {
+  const { mode, htpasswd: path, groups } = config.access;
+  if (mode === 'none' || path === null) return openAccess;
+  const { passwordChecks, rememberedPasswords } = config.limits;
+  const read = createReader(path, (error) =>
+    log.error({ err: error, path }, 'the users cannot be read; going by the last'),
+  );
+  await read();
+  const bcrypt = createBcrypt(passwordChecks);
+  closers.push(() => bcrypt.close());
+  const htpasswd = createHtpasswd({ read, compare: bcrypt.compare, maxRemembered: rememberedPasswords });
+  const members = Object.entries(groups);
+  return basicAccess({
+    check: htpasswd.check,
+    groupsOf: (user) => members.filter(([, users]) => users.includes(user)).map(([group]) => group),
+  });
+}
+
+/** The users as the file has them; while it has a mistake, as it had them before. */
+function createReader(path: string, onTrouble: (error: unknown) => void): () => Promise<ReadonlyMap<string, string>> {
+  let users: ReadonlyMap<string, string> | undefined;
+  let seen = '';
+  return async () => {
+    try {
+      const { mtimeMs, size, ino } = await stat(path);
+      const version = `${mtimeMs} ${size} ${ino}`;
+      if (users && version === seen) return users;
+      // Also where it is wrong: that is said once.
+      seen = version;
+      users = check(parseHtpasswd(await readFile(path, 'utf8')));
+    } catch (cause) {
+      if (!users) throw new Error(`${path} is no file of users: ${(cause as Error).message}`, { cause });
+      onTrouble(cause);
+    }
+    return users;
+  };
+}
+
+function check(users: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  const reserved = reservedNames.find((name) => users.has(name));
+  if (reserved !== undefined) throw new Error(`no user can be called ${reserved}`);
+  return users;
+}
