@@ -31,6 +31,8 @@ export function basicAccess({ check, groupsOf }: BasicOptions): Access {
     async identify(authorization) {
       if (authorization === undefined) return anonymous;
       const [user, password] = readBasic(authorization) ?? [];
+      // How containers/image says that it has none.
+      if (user === '' && password === '') return anonymous;
       // Wrong credentials are never taken for none: whoever sent them means to be someone.
       if (user === undefined || password === undefined || !(await check(user, password))) {
         throw new NarrowsError('unauthorized', 'The user or the password is wrong.', {
@@ -46,5 +48,5 @@ function readBasic(authorization: string): [user: string, password: string] | un
   const encoded = /^basic +([A-Za-z0-9+/]+=*) *$/i.exec(authorization)?.[1];
   const text = encoded === undefined ? '' : Buffer.from(encoded, 'base64').toString();
   const colon = text.indexOf(':');
-  return colon > 0 ? [text.slice(0, colon), text.slice(colon + 1)] : undefined;
+  return colon >= 0 ? [text.slice(0, colon), text.slice(colon + 1)] : undefined;
 }
