@@ -93,32 +93,16 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
       const before = await draft.get<TagEntry>(keys.tag(tag));
       const { changed, after, composed } = await plan(before, pushed, digest, rules.isComposed);
       checkOwners(rules.owners, by, changed);
+      // Before they are looked into: images that a document of 2015 describes are read as any others.
+      for (const made of composed?.made ?? []) await writeMade(draft, made);
       // Where platforms are owned, a name that says another platform than the image would be a way around.
-      if (composed || rules.owners)
-        await checkTruth(
-          changed.flatMap(({ name }) => after.get(name) ?? []),
-          shelf,
-        );
+      const said = changed.flatMap(({ name }) => after.get(name) ?? []);
+      if (composed || rules.owners) await checkTruth(said, shelf);
       const target = composed ? composed.index : { digest, mediaType: pushed.mediaType };
       if (before?.digest === target.digest) return target.digest;
-      if (composed) {
-        const uses = [...after.values()].flatMap(({ children }) => children.map((child) => child.digest));
-        const { bytes, mediaType } = composed.index;
-        for (const made of [
-          ...composed.made,
-          { kind: 'manifest', bytes, digest: target.digest, mediaType, uses } as const,
-        ]) {
-          await writeMade(draft, made);
-        }
-      }
-      const { mediaType } = target;
-      const names = changed.map(({ name }) => name);
-      await moveTag(
-        draft,
-        tag,
-        { digest: target.digest, mediaType, atMs: now(), by: nameOf(by), changed: names },
-        rules.maxSteps,
-      );
+      if (composed) await writeMade(draft, asMade(composed.index, after));
+      const step = { digest: target.digest, mediaType: target.mediaType, atMs: now(), by: nameOf(by) };
+      await moveTag(draft, tag, { ...step, changed: changed.map(({ name }) => name) }, rules.maxSteps);
       return target.digest;
     },
 
@@ -131,4 +115,9 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
       return changedEntries((await entriesNow(from)).entries, after.entries);
     },
   };
+}
+
+function asMade({ bytes, digest, mediaType }: MadeIndex, entries: Entries): Made {
+  const uses = [...entries.values()].flatMap(({ children }) => children.map((child) => child.digest));
+  return { kind: 'manifest', bytes, digest, mediaType, uses: [...new Set(uses)] };
 }
