@@ -2,7 +2,9 @@ import { Command } from 'commander';
 import { collectable } from '../cache/collect.ts';
 import type { Collectable } from '../cache/collect.ts';
 import { isWanted } from '../pull/keeping.ts';
+import type { Swept } from '../push/sweep.ts';
 import { keptPlatforms } from '../wiring/pull-rules.ts';
+import { openSweeper } from '../wiring/push-parts.ts';
 import type { Io } from './io.ts';
 import { collect } from './serve.ts';
 import { formatBytes, formatCount, formatTable, showProgress } from './show.ts';
@@ -31,7 +33,9 @@ export function gcCommand(io: Io): Command {
     .action((flags: GcFlags) => withWorkbench(flags, io, (bench) => gc(bench, flags, io)));
 }
 
-async function gc({ storage, sets, config }: Workbench, flags: GcFlags, io: Io): Promise<void> {
+async function gc(bench: Workbench, flags: GcFlags, io: Io): Promise<void> {
+  const { storage, sets, config } = bench;
+  const swept = flags.dryRun ? undefined : await sweep(bench);
   await storage.reconciled;
   const { catalog } = storage;
   const keep = flags.keepPlatform ? readPlatforms(flags.keepPlatform, sets) : keptPlatforms(config, sets);
@@ -42,12 +46,23 @@ async function gc({ storage, sets, config }: Workbench, flags: GcFlags, io: Io):
   const goingBytes = found.reduce((sum, { bytes }) => sum + bytes, 0);
   if (!flags.dryRun) await takeAway(storage, found, goingBytes, io);
   if (flags.json) {
-    io.out(`${JSON.stringify({ dryRun: flags.dryRun ?? false, heldBytes, goingBytes, blobs: found }, undefined, 2)}\n`);
+    io.out(
+      `${JSON.stringify({ dryRun: flags.dryRun ?? false, heldBytes, goingBytes, blobs: found, hosted: swept }, undefined, 2)}\n`,
+    );
     return;
+  }
+  if (swept && swept.blobs + swept.manifests > 0) {
+    const what = `${formatCount(swept.manifests, 'manifest')} and ${formatCount(swept.blobs, 'blob')}`;
+    io.out(`${what} of what is hosted here had no use any more (${formatBytes(swept.bytes)})\n`);
   }
   if (found.length > 0) io.out(`${tableOf(found)}\n`);
   const goes = flags.dryRun ? 'would go' : 'gone';
   io.out(`${formatCount(found.length, 'blob')}, ${formatBytes(goingBytes)} of ${formatBytes(heldBytes)} ${goes}\n`);
+}
+
+/** What was pushed here and nothing refers to; its content goes with what is least recently used. */
+async function sweep({ storage, config }: Workbench): Promise<Swept | undefined> {
+  return storage.hosted && openSweeper({ config, now: Date.now }, storage.hosted).sweep();
 }
 
 async function takeAway(
