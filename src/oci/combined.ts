@@ -33,6 +33,7 @@ export type Traversal =
   | { readonly found: 'architecture unknown'; readonly known: readonly string[] };
 
 const maxPlatforms = 256;
+const maxLayers = 10 * maxParts;
 
 /** What may stand beside the one operating system of a dependency, and is a map all the same. */
 const besides = new Set(['labels', 'annotations']);
@@ -55,7 +56,7 @@ export function readCombined(bytes: Uint8Array): Combined {
   const systems = new Set(images.map(({ platform }) => platform.os));
   if (systems.size < dependencies.length) throw new SyntaxError('it has two dependencies for one operating system');
   if (images.length > maxPlatforms) throw new SyntaxError(`it has more than ${maxPlatforms} platforms`);
-  if (images.reduce((sum, { layers }) => sum + layers.length, 0) > maxPlatforms * maxParts) {
+  if (images.reduce((sum, { layers }) => sum + layers.length, 0) > maxLayers) {
     throw new SyntaxError('it has too many layers');
   }
   return {

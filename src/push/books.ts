@@ -2,7 +2,7 @@ import type { Ledger } from '../cache/ledger.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { JsonObject } from '../oci/json.ts';
 import type { Draft } from './draft.ts';
-import { reachable } from './draft.ts';
+import { parseEntry, reachable } from './draft.ts';
 
 /** What a tag means. */
 export interface TagEntry {
@@ -70,7 +70,7 @@ export async function list<T>(
   count: number,
 ): Promise<Listed<T>[]> {
   const entries = await reachable(() => ledger.list(repository, prefix, after, count));
-  return entries.map(({ key, value }) => ({ name: key.slice(prefix.length), value: JSON.parse(value) as T }));
+  return entries.map(({ key, value }) => ({ name: key.slice(prefix.length), value: parseEntry<T>(value) }));
 }
 
 const pageSize = 1000;
@@ -86,7 +86,7 @@ export async function* listAll<T>(ledger: Ledger, repository: string, prefix: st
 /** One entry, outside of any step. @throws NarrowsError storeUnavailable */
 export async function find<T>(ledger: Ledger, repository: string, key: string): Promise<T | undefined> {
   const [text] = await reachable(() => ledger.get(repository, [key]));
-  return text === undefined ? undefined : (JSON.parse(text) as T);
+  return text === undefined ? undefined : parseEntry<T>(text);
 }
 
 export interface NewManifest {

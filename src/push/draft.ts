@@ -49,7 +49,7 @@ function createDraft(ledger: Ledger, repository: string): { draft: Draft; commit
 
   function valueOf<T>(key: string): T | undefined {
     const text = written.has(key) ? written.get(key) : read.get(key);
-    return typeof text === 'string' ? (JSON.parse(text) as T) : undefined;
+    return typeof text === 'string' ? parseEntry<T>(text) : undefined;
   }
 
   const draft: Draft = {
@@ -78,6 +78,15 @@ function createDraft(ledger: Ledger, repository: string): { draft: Draft; commit
       return reachable(() => ledger.commit(repository, changes));
     },
   };
+}
+
+/** @throws NarrowsError storeUnavailable for what nobody here has written */
+export function parseEntry<T>(text: string): T {
+  try {
+    return JSON.parse(text) as T;
+  } catch (cause) {
+    throw new NarrowsError('storeUnavailable', 'The books of what is hosted here are damaged.', { cause });
+  }
 }
 
 /** Books that cannot be reached say nothing about what stands in them. @throws NarrowsError storeUnavailable */

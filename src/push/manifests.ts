@@ -58,9 +58,12 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     if (!before) writeManifest(draft, { digest, entry, descriptor: referrerOf(pushed, digest) });
   }
 
-  async function erase(draft: Draft, { repository }: Place, digest: Digest): Promise<void> {
+  async function erase(draft: Draft, place: Place, digest: Digest): Promise<void> {
+    const { repository } = place;
     const entry = await draft.get<ManifestEntry>(keys.manifest(digest));
     if (!entry) throw unknown(repository, digest);
+    // A step of a tag's history is as much someone's as the tag.
+    await tagging.checkRemoval(place, { digest, mediaType: entry.mediaType });
     eraseManifest(draft, digest, entry);
     for (const { name } of await list(ledger, repository, keys.use(digest, 'step/'), '', maxListed)) {
       // A step that cannot be put back any more is none.

@@ -2,9 +2,10 @@ import { nameOf } from '../access/identity.ts';
 import type { Identity } from '../access/identity.ts';
 import { maxEntries } from '../oci/manifest.ts';
 import type { Digest } from '../oci/digest.ts';
+import { parseCompanionTag } from '../oci/reference.ts';
 import type { Tag } from '../oci/reference.ts';
 import { keys, moveTag, writeManifest } from './books.ts';
-import type { BlobEntry, TagEntry } from './books.ts';
+import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
 import { checkTruth, composition, entriesOfTag } from './compose.ts';
 import type { Composition, TagEntries } from './compose.ts';
 import type { Made } from './described.ts';
@@ -31,6 +32,9 @@ export interface TaggingOptions {
   now(): number;
 }
 
+/** A document that a tag means. */
+type Meant = Pick<TagEntry, 'digest' | 'mediaType'>;
+
 type Entries = ReadonlyMap<string, Entry>;
 
 /** What a tag is to mean: the document, and its platforms where those are more than what was pushed. */
@@ -48,18 +52,18 @@ export interface Tagging {
    * @throws NarrowsError denied, manifestInvalid, storeUnavailable
    */
   put(draft: Draft, place: Place, tag: Tag, pushed: Pushed, digest: Digest): Promise<Digest>;
-  /** May someone take a tag away? @throws NarrowsError denied */
-  checkRemoval(place: Place, entry: TagEntry): Promise<void>;
+  /** May someone take away what a tag means, or meant? @throws NarrowsError denied */
+  checkRemoval(place: Place, entry: Meant): Promise<void>;
   /** What would change if a tag meant another document. */
-  changes(from: TagEntry | undefined, to: { digest: Digest; mediaType: string }): Promise<Entry[]>;
+  changes(from: Meant | undefined, to: Meant): Promise<Entry[]>;
 }
 
 export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
-  async function entriesNow(entry: TagEntry | undefined): Promise<TagEntries> {
+  async function entriesNow(entry: Meant | undefined): Promise<TagEntries> {
     return entry ? entriesOfTag(entry, shelf) : { entries: new Map() };
   }
 
-  async function plan(before: TagEntry | undefined, pushed: Pushed, digest: Digest, composes: boolean): Promise<Plan> {
+  async function plan(before: Meant | undefined, pushed: Pushed, digest: Digest, composes: boolean): Promise<Plan> {
     const said = await read(pushed, digest);
     const { entries, index } = await entriesNow(before);
     if (!composes || !said.isPart) return { after: said.entries, changed: changedEntries(entries, said.entries) };
@@ -88,11 +92,19 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
     else writeManifest(draft, { digest, entry: { ...entry, mediaType, uses } });
   }
 
+  /** What a tag such as `sha256-….sig` speaks of belongs to those whose image it is. */
+  async function subjectOf(draft: Draft, tag: Tag): Promise<Meant | undefined> {
+    const digest = parseCompanionTag(tag)?.subject;
+    const entry = digest && (await draft.get<ManifestEntry>(keys.manifest(digest)));
+    return entry && { digest, mediaType: entry.mediaType };
+  }
+
   return {
     async put(draft, { rules, by }, tag, pushed, digest) {
       const before = await draft.get<TagEntry>(keys.tag(tag));
-      const { changed, after, composed } = await plan(before, pushed, digest, rules.isComposed);
-      checkOwners(rules.owners, by, changed);
+      const subject = await subjectOf(draft, tag);
+      const { changed, after, composed } = await plan(before, pushed, digest, rules.isComposed && !subject);
+      checkOwners(rules.owners, by, subject ? [...(await entriesNow(subject)).entries.values()] : changed);
       // Before they are looked into: images that a document of 2015 describes are read as any others.
       for (const made of composed?.made ?? []) await writeMade(draft, made);
       // Where platforms are owned, a name that says another platform than the image would be a way around.
