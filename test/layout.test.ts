@@ -174,7 +174,7 @@ void t.test('one library, one home', (t) => {
     keyv: /^src\/cache\/(records|record-space|redis|sqlite)\.ts$/,
     '@keyv/redis': /^src\/cache\/redis\.ts$/,
     '@redis/client': /^src\/cache\/redis(-connection)?\.ts$/,
-    'lru-cache': /^src\/(access\/htpasswd|cache\/(memory|disk|shared-records)|upstream\/tokens)\.ts$/,
+    'lru-cache': /^src\/(access\/htpasswd|cache\/(memory|disk|shared-records)|pull\/tags|upstream\/tokens)\.ts$/,
     'node:sqlite': /^src\/cache\//,
     pino: /^src\/log\.ts$/,
     'prom-client': /^src\/metrics\.ts$/,

@@ -42,6 +42,8 @@ export interface Redis {
 
 type KeyvClient = KeyvRedis<unknown>['client'];
 
+const maxRecordKinds = 50;
+
 /** More than this is a large value. */
 const maxSmallBytes = 64 * 1024;
 
@@ -116,6 +118,8 @@ export function openRedis(options: RedisOptions): { redis: Redis; ready: Promise
     },
     records: (namespace) => {
       const client = small.client as KeyvClient;
+      // Each kind of record listens to it.
+      client.setMaxListeners(maxRecordKinds);
       const store = new KeyvRedis(client, { throwOnErrors: true, throwOnConnectError: true, keyPrefixSeparator: ':' });
       store.on('error', () => undefined);
       stores.push(store);

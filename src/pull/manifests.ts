@@ -60,15 +60,18 @@ export function createManifests(
     return { digest, ...found, mediaType: held.mediaType };
   }
 
-  /** Does the repository have it? Of one that is hosted here, only while its books cannot be read is it remembered. */
+  /** Does the repository have it? Of one that is hosted here, what is remembered counts only while its books cannot be read. */
   async function known(source: Source, digest: Digest): Promise<ManifestRecord | undefined> {
-    const remembered = () => records.manifests.get(contentKey(source, digest));
-    if (!source.isHosted) return remembered();
+    const key = contentKey(source, digest);
+    const remembered = await records.manifests.get(key);
+    if (!source.isHosted) return remembered;
     try {
       const head = await source.upstream.head(source.repository, { kind: 'digest', digest });
+      if (head && !remembered) await records.manifests.set(key, { mediaType: head.contentType });
+      if (!head && remembered) await records.manifests.delete(key);
       return head && { mediaType: head.contentType };
     } catch (error) {
-      if (isUpstreamTrouble(error)) return remembered();
+      if (isUpstreamTrouble(error)) return remembered;
       throw error;
     }
   }

@@ -1,3 +1,5 @@
+import { LRUCache } from 'lru-cache';
+import type { Digest } from '../oci/digest.ts';
 import { NarrowsError, isKind, isUpstreamTrouble } from '../errors.ts';
 import type { Tag } from '../oci/reference.ts';
 import type { TagRecord } from '../cache/records.ts';
@@ -15,12 +17,16 @@ export interface Tags {
   resolve(source: Source, tag: Tag): Promise<HeldManifest>;
 }
 
+const maxWritten = 10_000;
+
 /**
  * Tags, the half of a registry that moves: believed while fresh, then asked for by HEAD, which costs no pull quota,
  * and fetched by digest only when they moved. While the upstream is in trouble, the last known answer is given.
  */
 export function createTags({ records, rules, observer, now }: PullParts, manifests: Manifests): Tags {
   const asking = createOnce<HeldManifest>();
+  /** Of what is hosted here: asked for each time, and not written down each time. */
+  const written = new LRUCache<string, Digest>({ max: maxWritten });
 
   async function revalidate(source: Source, tag: Tag): Promise<HeldManifest> {
     // Read again: whoever asked before us may have just learnt it.
@@ -84,9 +90,9 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
     const held = head.digest ? await manifests.byDigest(source, head.digest) : await manifests.fetchTag(source, tag);
     if (!held) return forget(source, tag);
     // Only now: had the fetch failed, the last known answer would still be the one that can be given.
-    if (!source.isHosted || last?.digest !== held.digest || last.troubledAtMs !== undefined) {
-      await remember(source, tag, { digest: held.digest, checkedAtMs: now() });
-    }
+    const isNews = written.get(keyOf(source, tag)) !== held.digest || last?.troubledAtMs !== undefined;
+    if (!source.isHosted || isNews) await remember(source, tag, { digest: held.digest, checkedAtMs: now() });
+    if (source.isHosted) written.set(keyOf(source, tag), held.digest);
     const isSame = last?.digest === held.digest && held.state !== 'miss' && held.state !== 'joined';
     return { ...held, state: isSame ? 'revalidated' : 'miss' };
   }
