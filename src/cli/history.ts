@@ -65,11 +65,11 @@ function parse(image: string): { name: string; reference: string } {
 
 function tableOf(image: string, { current, steps }: TagHistory): string {
   const rows = steps.map((step) => [
-    `${step.step}${step.step === current.step ? ' *' : ''}`,
+    String(step.step),
     new Date(step.atMs).toISOString().replace('T', ' ').slice(0, 19),
     step.by,
     whatChanged(step),
-    step.digest,
+    `${step.digest}${step.step === current.step ? ' (now)' : ''}`,
   ]);
   return `${image}\n${current.digest}\n\n${formatTable(['STEP', 'WHEN (UTC)', 'WHO', 'CHANGED', 'DIGEST'], rows)}`;
 }

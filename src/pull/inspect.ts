@@ -80,7 +80,9 @@ export function createInspector({ store, records, rules }: Parts, tags: Tags, ma
   async function ofChild(source: Source, child: Descriptor): Promise<PlatformInspection> {
     const self: Missing = { digest: child.digest, bytes: child.size, kind: 'manifest' };
     // An index may list what only another repository may show.
-    const isKnown = await records.manifests.get(contentKey(source, child.digest));
+    const isKnown = source.isHosted
+      ? await source.upstream.head(source.repository, { kind: 'digest', digest: child.digest })
+      : await records.manifests.get(contentKey(source, child.digest));
     const held = isKnown && (await store.read(child.digest, rules.maxManifestBytes));
     return ofManifest(formatPlatform(child.platform!), self, held && readManifest(held.bytes, child.mediaType));
   }
