@@ -101,11 +101,15 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
     const path = `repositories.${index}`;
     const name = String(entry['name']);
     const isHosted = entry['hosted'] === true;
-    const upstream = upstreams.find((one) => name.startsWith(`${one}/`));
+    // A `*` is any text, with slashes: what stands before it is all that tells the names apart.
+    const [start = ''] = name.split('*', 1);
+    const upstream = upstreams.find(
+      (one) => start.startsWith(`${one}/`) || (start !== name && `${one}/`.startsWith(start)),
+    );
     if (isHosted && upstream !== undefined) {
       mistakes.push({
         path: `${path}.name`,
-        message: `${upstream} is mirrored: what is hosted here needs another name`,
+        message: `${upstream} is mirrored, and this would cover it: what is hosted here needs a name of its own`,
       });
     }
     for (const key of ['compose', 'push', 'owners'].filter((one) => !isHosted && entry[one] !== undefined)) {

@@ -12,6 +12,7 @@ export interface Bcrypt {
 export function createBcrypt(maxWaiting: number): Bcrypt {
   const waiting = new Map<number, PromiseWithResolvers<boolean>>();
   let next = 0;
+  let isClosed = false;
   let thread: Worker | undefined;
 
   function start(): Worker {
@@ -31,6 +32,7 @@ export function createBcrypt(maxWaiting: number): Bcrypt {
 
   return {
     compare(password, hash) {
+      if (isClosed) return Promise.reject(new Error('no password is checked any more'));
       if (waiting.size >= maxWaiting) {
         const message = 'Too many passwords wait to be checked.';
         return Promise.reject(new NarrowsError('overloaded', message, { retryAfterS: 2 }));
@@ -44,6 +46,7 @@ export function createBcrypt(maxWaiting: number): Bcrypt {
       return answer.promise;
     },
     async close() {
+      isClosed = true;
       await thread?.terminate();
       for (const { reject } of waiting.values()) reject(new Error('no password is checked any more'));
       waiting.clear();

@@ -16,6 +16,8 @@ export interface HostedContent {
   read(digest: Digest, maxBytes: number): Promise<Buffer | undefined>;
   /** The largest blob that all replicas can have. */
   readonly maxBlobBytes: number;
+  /** Sees to it that content which is here stays, and is where replicas share it. */
+  secure(digest: Digest): Promise<void>;
   /** What this machine keeps, page by page in the order of digests. */
   kept(after: string): Digest[];
   /** No repository has it any more. */
@@ -53,6 +55,12 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
     await place.tier.put(digest, await blob());
   }
 
+  async function openHere(digest: Digest): Promise<Blob> {
+    const blob = await disk.open(digest);
+    if (!blob) throw new Error(`${digest} has gone from the disk`);
+    return blob;
+  }
+
   async function openShared(digest: Digest): Promise<Blob | undefined> {
     for (const { tier } of shared) {
       const blob = await tier.open(digest);
@@ -69,11 +77,7 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
       // Before it is there: what evicts must never find it without.
       catalog.pin(pinName, [{ digest, deep: false }]);
       await disk.adopt(path, digest);
-      await share(digest, bytes, async () => {
-        const blob = await disk.open(digest);
-        if (!blob) throw new Error(`${digest} has gone from the disk`);
-        return blob;
-      });
+      await share(digest, bytes, () => openHere(digest));
     },
 
     async put(digest, bytes) {
@@ -107,6 +111,13 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
         if (bytes && matches(bytes, digest)) return bytes;
       }
       return undefined;
+    },
+
+    async secure(digest) {
+      if (isEmptyDigest(digest)) return;
+      catalog.pin(pinName, [{ digest, deep: false }]);
+      const bytes = await disk.has(digest);
+      if (bytes !== undefined) await share(digest, bytes, () => openHere(digest));
     },
 
     kept: (after) => catalog.pinnedAs(pinName, after, 1000),

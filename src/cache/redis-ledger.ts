@@ -51,10 +51,9 @@ export function createRedisLedger(redis: Redis): Ledger {
     },
 
     async list(repository, prefix, after, count) {
-      // No key has a byte beyond this one.
-      const found = asList(
-        await redis.run(list, keysOf(repository), prefix + after, `${prefix}\u{10ffff}`, String(count)),
-      ).map(String);
+      // No text has such a byte: everything that begins with the prefix is before it.
+      const end = Buffer.concat([Buffer.from(prefix), Buffer.from([0xff])]);
+      const found = asList(await redis.run(list, keysOf(repository), prefix + after, end, String(count))).map(String);
       return found.flatMap((key, at) => (at % 2 === 0 ? [{ key, value: found[at + 1]! }] : []));
     },
 

@@ -81,18 +81,19 @@ export async function openUploads(options: UploadsOptions): Promise<Uploads> {
    * A client whose connection was cut comes back before its end was noticed here: the new request goes before the
    * old one, which ends where it is.
    */
-  async function alone<T>(id: string, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    for (let before; (before = running.get(id));) {
+  async function alone<T>(repository: string, id: string, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const path = pathOf(repository, id);
+    for (let before; (before = running.get(path));) {
       before.stop();
       await before.ended;
     }
     const stopping = new AbortController();
     const ended = Promise.withResolvers<void>();
-    running.set(id, { ended: ended.promise, stop: () => stopping.abort() });
+    running.set(path, { ended: ended.promise, stop: () => stopping.abort() });
     try {
       return await action(stopping.signal);
     } finally {
-      running.delete(id);
+      running.delete(path);
       ended.resolve();
     }
   }
@@ -123,7 +124,7 @@ export async function openUploads(options: UploadsOptions): Promise<Uploads> {
     },
 
     append: (repository, id, from, body) =>
-      alone(id, async (signal) => {
+      alone(repository, id, async (signal) => {
         const file = await openIfThere(pathOf(repository, id), 'r+');
         try {
           const { size } = await file.stat();
@@ -138,26 +139,32 @@ export async function openUploads(options: UploadsOptions): Promise<Uploads> {
       }),
 
     finish: (repository, id, digest, take) =>
-      alone(id, async () => {
+      alone(repository, id, async () => {
         // Under a name that nobody adds to: what is hashed is what is kept.
         const closing = join(folder, `closing-${randomUUID()}`);
         await renameIfThere(pathOf(repository, id), closing);
         try {
           const bytes = await hashesTo(closing, digest);
           if (bytes === undefined) return false;
-          await take(closing, bytes);
+          await take(closing, bytes).catch(async (error: unknown) => {
+            // Where it was not taken, whoever asks again need not send it again.
+            await rename(closing, pathOf(repository, id)).catch(() => undefined);
+            throw error;
+          });
           return true;
         } finally {
           await rm(closing, { force: true });
         }
       }),
 
-    cancel: (repository, id) =>
-      alone(id, async () => {
-        if (!grammar.test(id) || !(await statIfThere(pathOf(repository, id)))) return false;
+    async cancel(repository, id) {
+      if (!grammar.test(id)) return false;
+      return alone(repository, id, async () => {
+        if (!(await statIfThere(pathOf(repository, id)))) return false;
         await rm(pathOf(repository, id), { force: true });
         return true;
-      }),
+      });
+    },
 
     async sweep() {
       for (const name of await readdir(folder)) {

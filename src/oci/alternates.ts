@@ -1,7 +1,7 @@
 import type { JsonObject } from './json.ts';
 import { readSource } from './manifest.ts';
 import { mediaTypes } from './media-types.ts';
-import { indexLabels, partJson, readLabels, readPart, readParts } from './part.ts';
+import { indexLabels, isPlatformWord, partJson, readLabels, readPart, readParts } from './part.ts';
 import type { IndexToWrite, Part } from './part.ts';
 import { formatPlatform, normalise } from './platform.ts';
 import type { Platform } from './platform.ts';
@@ -51,12 +51,10 @@ export function readAlternates(bytes: Uint8Array): Alternates {
   };
 }
 
-const word = /^[A-Za-z0-9_.-]{1,64}$/;
-
 function placed(part: Part, where: string): Alternate {
   const { os = '', architecture = '', variant = '', 'os.version': osVersion = '' } = part.labels;
-  const isPlatform = [os, architecture].every((text) => word.test(text));
-  if (!isPlatform || [variant, osVersion].some((text) => text !== '' && !word.test(text))) {
+  const isPlatform = [os, architecture].every(isPlatformWord);
+  if (!isPlatform || [variant, osVersion].some((text) => text !== '' && !isPlatformWord(text))) {
     throw new SyntaxError(`the labels of ${where} name no os and architecture`);
   }
   return { ...part, platform: normalise({ os, architecture, variant, osVersion }) };

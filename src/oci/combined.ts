@@ -3,7 +3,7 @@ import type { Json, JsonObject } from './json.ts';
 import { readSource } from './manifest.ts';
 import type { Manifest } from './manifest.ts';
 import { mediaTypes } from './media-types.ts';
-import { indexLabels, maxParts, partJson, readLabels, readPart, readParts } from './part.ts';
+import { besides, indexLabels, isPlatformWord, maxParts, partJson, readLabels, readPart, readParts } from './part.ts';
 import type { IndexToWrite, Part, PlatformImage } from './part.ts';
 import { fit, formatPlatform, parsePlatform } from './platform.ts';
 import type { Platform } from './platform.ts';
@@ -34,9 +34,6 @@ export type Traversal =
 
 const maxPlatforms = 256;
 const maxLayers = 10 * maxParts;
-
-/** What may stand beside the one operating system of a dependency, and is a map all the same. */
-const besides = new Set(['labels', 'annotations']);
 
 /** @throws SyntaxError with the reason */
 export function readCombined(bytes: Uint8Array): Combined {
@@ -76,10 +73,12 @@ function readDependency(value: Json, where: string): CombinedImage[] {
   const architectures = Object.entries(asObject(dependency[os]) ?? {});
   if (architectures.length === 0) throw new SyntaxError(`${where} has no architecture for ${JSON.stringify(os)}`);
   return architectures.map(([architecture, layers]) => {
-    const platform = parsePlatform(`${os}/${architecture}`);
-    const name = JSON.stringify(`${os}/${architecture}`.slice(0, 80));
-    if (!platform) throw new SyntaxError(`${where}: ${name} is no platform`);
-    return { platform, layers: readParts(layers, 'length', `${where}: ${name}`) };
+    const [name = '', variant = name, ...more] = architecture.split('/');
+    const isSpelled = more.length === 0 && [os, name, variant].every(isPlatformWord);
+    const platform = isSpelled ? parsePlatform(`${os}/${architecture}`) : undefined;
+    const shown = JSON.stringify(`${os}/${architecture}`.slice(0, 80));
+    if (!platform) throw new SyntaxError(`${where}: ${shown} is no platform`);
+    return { platform, layers: readParts(layers, 'length', `${where}: ${shown}`) };
   });
 }
 

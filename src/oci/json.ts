@@ -29,7 +29,8 @@ function decode(bytes: Uint8Array): string {
 
 /** The value as an object, or undefined where it is anything else. */
 export function asObject(value: Json | undefined): JsonObject | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined;
+  // A number that kept its text is an object to `typeof`.
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !isRawJson(value) ? value : undefined;
 }
 
 function keepNumberText(_key: string, value: unknown, context?: { source?: string }): unknown {
@@ -38,7 +39,10 @@ function keepNumberText(_key: string, value: unknown, context?: { source?: strin
 }
 
 // In the language since ES2026, in V8 since Node 22, not yet in TypeScript's library.
-const rawJson = (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON;
+const { rawJSON: rawJson, isRawJSON: isRawJson } = JSON as unknown as {
+  rawJSON(text: string): unknown;
+  isRawJSON(value: unknown): boolean;
+};
 
 /** One pass over the text for depth and repeated keys; everything else is JSON.parse's to judge. */
 function checkShape(text: string): void {

@@ -4,6 +4,7 @@ import { asObject } from './json.ts';
 import type { Json, JsonObject } from './json.ts';
 import { readDocument } from './manifest.ts';
 import type { Descriptor, Index, Manifest } from './manifest.ts';
+import { isMediaType } from './media-types.ts';
 import { formatPlatform } from './platform.ts';
 import type { Platform } from './platform.ts';
 
@@ -28,7 +29,7 @@ export function readPart(value: Json | undefined, sizeKey: SizeKey, where: strin
   if (!source) throw new SyntaxError(`${where} is no descriptor`);
   const { mediaType, digest } = source;
   const bytes = source[sizeKey];
-  if (typeof mediaType !== 'string' || !/^[\w.+-]+\/[\w.+-]+$/.test(mediaType)) {
+  if (typeof mediaType !== 'string' || !isMediaType(mediaType.toLowerCase())) {
     throw new SyntaxError(`${where} has no mediaType`);
   }
   if (typeof digest !== 'string' || !isDigest(digest)) throw new SyntaxError(`${where} has no digest`);
@@ -57,9 +58,18 @@ export function readLabels(value: Json | undefined, where: string): Record<strin
 
 /** A descriptor of today in the spelling of then; everything else that it says stays. */
 export function partJson({ source, ...descriptor }: Descriptor, sizeKey: SizeKey): JsonObject {
-  const { mediaType: _mediaType, digest: _digest, size: _size, platform: _platform, ...rest } = source;
-  return { mediaType: descriptor.mediaType, [sizeKey]: descriptor.size, digest: descriptor.digest, ...rest };
+  const others = Object.entries(source).filter(([key]) => !ownKeys.has(key));
+  return {
+    // Some indexes leave it out; these documents may not.
+    mediaType: descriptor.mediaType || 'application/octet-stream',
+    [sizeKey]: descriptor.size,
+    digest: descriptor.digest,
+    ...Object.fromEntries(others),
+  };
 }
+
+/** What is said here in another way, and what would be read in another way here. */
+const ownKeys = new Set(['mediaType', 'digest', 'size', 'length', 'platform', 'labels']);
 
 /** What was said of a document before its time travels in its labels: the whole index, so that nothing is lost. */
 const indexLabel = 'narrows.index';
@@ -101,10 +111,25 @@ export function platformImages(index: Index, manifestOf: (digest: Digest) => Man
   for (const child of index.manifests) {
     const { platform } = child;
     const manifest = manifestOf(child.digest);
-    if (!platform || !manifest || images.has(formatPlatform(platform))) continue;
+    if (!platform || !canBeSpelled(platform) || !manifest || images.has(formatPlatform(platform))) continue;
     images.set(formatPlatform(platform), { platform, child, manifest });
   }
   return [...images.values()];
+}
+
+/** What may stand in an entry of the combined document beside its operating system, and is a map all the same. */
+export const besides: ReadonlySet<string> = new Set(['labels', 'annotations']);
+
+const word = /^[A-Za-z0-9_.-]{1,64}$/;
+
+/** Is it a word that can be a key or a label, and that nobody reads as anything else? */
+export function isPlatformWord(text: string): boolean {
+  return word.test(text);
+}
+
+function canBeSpelled({ os, architecture, variant, osVersion }: Platform): boolean {
+  if (besides.has(os) || os === 'mediaType') return false;
+  return [os, architecture, ...[variant, osVersion].filter((text) => text !== undefined)].every(isPlatformWord);
 }
 
 /** What a document of 2015 is made of. */

@@ -2,10 +2,11 @@ import { OutOfOrder, TooManyUploads, UploadGone, UploadTooLarge } from '../cache
 import { NarrowsError } from '../errors.ts';
 import { isEmptyDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
-import { find, keys, list } from './books.ts';
+import { find, keys } from './books.ts';
 import type { BlobEntry } from './books.ts';
 import { reachable, transact } from './draft.ts';
 import type { PushParts } from './parts.ts';
+import { secure } from './shelf.ts';
 
 /** A stretch of a body that a client sends: the place of its first byte, where it says so. */
 export interface Stretch {
@@ -49,6 +50,7 @@ export function createBlobPushes({ ledger, content, uploads, now }: PushParts): 
       throw new NarrowsError('storeUnavailable', `${digest} cannot be kept now.`, { cause, retryAfterS: 2 });
     }
     await enter(repository, digest, bytes);
+    await secure(content, digest);
   }
 
   return {
@@ -90,7 +92,7 @@ export function createBlobPushes({ ledger, content, uploads, now }: PushParts): 
         if (!(await draft.get<BlobEntry>(keys.blob(digest)))) {
           throw new NarrowsError('blobUnknown', `${repository} has no blob ${digest}.`);
         }
-        const [use] = await list(ledger, repository, keys.use(digest, ''), '', 1);
+        const [use] = await draft.list(keys.use(digest, ''), '', 1);
         if (use) {
           throw new NarrowsError('denied', `${digest} is part of ${use.name}, which is here too: delete that first.`);
         }

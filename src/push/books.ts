@@ -1,8 +1,8 @@
 import type { Ledger } from '../cache/ledger.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { JsonObject } from '../oci/json.ts';
-import type { Draft } from './draft.ts';
-import { parseEntry, reachable } from './draft.ts';
+import { list, parseEntry, reachable } from './draft.ts';
+import type { Draft, Listed } from './draft.ts';
 
 /** What a tag means. */
 export interface TagEntry {
@@ -55,24 +55,6 @@ export const keys = {
   epoch: 'epoch',
 };
 
-export interface Listed<T> {
-  /** What follows the prefix. */
-  readonly name: string;
-  readonly value: T;
-}
-
-/** Entries by prefix, in order. @throws NarrowsError storeUnavailable */
-export async function list<T>(
-  ledger: Ledger,
-  repository: string,
-  prefix: string,
-  after: string,
-  count: number,
-): Promise<Listed<T>[]> {
-  const entries = await reachable(() => ledger.list(repository, prefix, after, count));
-  return entries.map(({ key, value }) => ({ name: key.slice(prefix.length), value: parseEntry<T>(value) }));
-}
-
 const pageSize = 1000;
 
 /** All of them, page by page. @throws NarrowsError storeUnavailable */
@@ -123,20 +105,26 @@ export async function moveTag(draft: Draft, tag: string, to: Omit<Step, 'step'>,
   draft.set(keys.use(to.digest, `tag/${tag}`), 1);
   draft.set(keys.step(tag, step), { ...to, step } satisfies Step);
   draft.set(keys.use(to.digest, `step/${tag}/${step}`), 1);
-  await forgetStep(draft, tag, step - maxSteps);
+  await forgetSteps(draft, tag, step - maxSteps);
   markUsed(draft);
 }
 
-async function forgetStep(draft: Draft, tag: string, step: number): Promise<void> {
-  if (step < 1) return;
-  const old = await draft.get<Step>(keys.step(tag, step));
-  draft.delete(keys.step(tag, step));
-  if (old) draft.delete(keys.use(old.digest, `step/${tag}/${step}`));
+/** Up to this one: there may be more than one too many, where more were kept before. */
+async function forgetSteps(draft: Draft, tag: string, last: number): Promise<void> {
+  if (last < 1) return;
+  for (let after = '', page; (page = await draft.list<Step>(keys.steps(tag), after, pageSize)).length > 0;) {
+    for (const { value } of page) {
+      if (value.step > last) return;
+      draft.delete(keys.step(tag, value.step));
+      draft.delete(keys.use(value.digest, `step/${tag}/${value.step}`));
+    }
+    after = page.at(-1)!.name;
+  }
 }
 
 /** A tag goes with its history. */
-export async function eraseTag(draft: Draft, tag: string, entry: TagEntry, maxSteps: number): Promise<void> {
+export async function eraseTag(draft: Draft, tag: string, entry: TagEntry): Promise<void> {
   draft.delete(keys.tag(tag));
   draft.delete(keys.use(entry.digest, `tag/${tag}`));
-  for (let step = entry.step; step > Math.max(0, entry.step - maxSteps); step--) await forgetStep(draft, tag, step);
+  await forgetSteps(draft, tag, Infinity);
 }

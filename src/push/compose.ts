@@ -68,6 +68,7 @@ function isPartial(index: Index): boolean {
 }
 
 function fromImages({ manifests, made }: DescribedImages): Composition {
+  if (manifests.length === 0) throw new SyntaxError('it describes no image');
   return { entries: entriesOf({ manifests }), isPart: true, made };
 }
 
@@ -98,9 +99,18 @@ export async function checkTruth(entries: Iterable<Entry>, shelf: Shelf): Promis
   for (const { platform, name, children } of entries) {
     if (!platform) continue;
     for (const child of children.filter((one) => isPlatform(one.platform))) {
-      const says = await shelf.platformOfChild(child);
+      const says = await asCalled(() => shelf.platformOfChild(child));
       if (!says || (says.os === platform.os && says.architecture === platform.architecture)) continue;
       throw invalid(`it lists ${child.digest} for ${name}, and the image itself is for ${formatPlatform(says)}`);
     }
+  }
+}
+
+/** What is here may be another kind of thing than an index calls it. */
+async function asCalled<T>(action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (cause) {
+    throw cause instanceof SyntaxError ? invalid(cause.message, cause) : cause;
   }
 }

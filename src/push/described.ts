@@ -43,7 +43,8 @@ export async function imagesOfCombined(document: Combined, shelf: Shelf): Promis
   const config = await shelf.bytes(document.target.digest);
   const said = readConfigPlatform(config);
   const described = document.images.map((image) => {
-    const isOwn = said && formatPlatform(said) === formatPlatform(image.platform);
+    // The document has no word for a version.
+    const isOwn = said && formatPlatform({ ...said, osVersion: '' }) === formatPlatform(image.platform);
     const own = isOwn ? { config: document.target, blobs: [] } : configFor(config, document.target, image);
     return { ...image, ...own };
   });
@@ -150,7 +151,8 @@ function configFor(bytes: Buffer, target: Part, { platform, layers }: CombinedIm
       `its config is not for ${formatPlatform(platform)}, and one can be made only for layers that are plain tars; push that platform's manifest`,
     );
   }
-  const { history: _, variant: _variant, ...rest } = config;
+  const own = new Set(['history', 'variant', 'os.version', 'os.features']);
+  const rest = Object.fromEntries(Object.entries(config).filter(([key]) => !own.has(key)));
   const diffIds = layers.map(({ digest }) => digest);
   const made = contentOf({ ...rest, ...platformJson(platform), rootfs: { type: 'layers', diff_ids: diffIds } });
   const blob: Made = { kind: 'blob', mediaType: target.mediaType, uses: [], ...made };

@@ -8,6 +8,8 @@ export interface Draft {
   get<T>(key: string): Promise<T | undefined>;
   /** Several in one question. */
   getMany<T>(keys: readonly string[]): Promise<(T | undefined)[]>;
+  /** Entries by prefix, in order of what follows it, as they are now: the commit does not depend on them. */
+  list<T>(prefix: string, after: string, count: number): Promise<Listed<T>[]>;
   set(key: string, value: unknown): void;
   delete(key: string): void;
 }
@@ -62,6 +64,7 @@ function createDraft(ledger: Ledger, repository: string): { draft: Draft; commit
       await load(keys);
       return keys.map((key) => valueOf<T>(key));
     },
+    list: (prefix, after, count) => list(ledger, repository, prefix, after, count),
     set: (key, value) => void written.set(key, JSON.stringify(value)),
     delete: (key) => void written.set(key, null),
   };
@@ -78,6 +81,24 @@ function createDraft(ledger: Ledger, repository: string): { draft: Draft; commit
       return reachable(() => ledger.commit(repository, changes));
     },
   };
+}
+
+export interface Listed<T> {
+  /** What follows the prefix. */
+  readonly name: string;
+  readonly value: T;
+}
+
+/** Entries by prefix, in order. @throws NarrowsError storeUnavailable */
+export async function list<T>(
+  ledger: Ledger,
+  repository: string,
+  prefix: string,
+  after: string,
+  count: number,
+): Promise<Listed<T>[]> {
+  const entries = await reachable(() => ledger.list(repository, prefix, after, count));
+  return entries.map(({ key, value }) => ({ name: key.slice(prefix.length), value: parseEntry<T>(value) }));
 }
 
 /** @throws NarrowsError storeUnavailable for what nobody here has written */

@@ -22,8 +22,13 @@ export const other = 'other';
  * it takes the place of the one before.
  */
 export function entryName(platform: Platform): string {
-  const build = platform.osVersion?.split('.').slice(0, 3).join('.');
+  const build = buildOf(platform);
   return formatPlatform({ ...platform, ...(build !== undefined && { osVersion: build }) });
+}
+
+/** Of `10.0.20348.2402`, what says which kernel it is. */
+export function buildOf({ osVersion }: Platform): string | undefined {
+  return osVersion?.split('.').slice(0, 3).join('.');
 }
 
 /** An index by platforms. What is said about an image goes with the image. */

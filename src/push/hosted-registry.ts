@@ -8,7 +8,8 @@ import type { JsonObject } from '../oci/json.ts';
 import { mediaTypes } from '../oci/media-types.ts';
 import type { Reference, RepositoryName } from '../oci/reference.ts';
 import type { ListAnswer, ManifestAnswer, ManifestHead, Upstream } from '../upstream/upstream.ts';
-import { find, keys, list } from './books.ts';
+import { find, keys } from './books.ts';
+import { list } from './draft.ts';
 import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
 import { createShelf } from './shelf.ts';
 

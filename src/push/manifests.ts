@@ -1,14 +1,14 @@
 import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Tag } from '../oci/reference.ts';
-import { eraseManifest, eraseTag, keys, list, writeManifest } from './books.ts';
+import { eraseManifest, eraseTag, keys, writeManifest } from './books.ts';
 import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
 import { transact } from './draft.ts';
 import type { Draft } from './draft.ts';
 import type { PushParts } from './parts.ts';
 import { digestFor, invalid, readPushed, referrerOf } from './pushed.ts';
 import type { Needed, Pushed } from './pushed.ts';
-import { createShelf } from './shelf.ts';
+import { createShelf, secure } from './shelf.ts';
 import { createTagging } from './tagging.ts';
 import type { Place } from './tagging.ts';
 import { createTurns } from './turns.ts';
@@ -65,7 +65,7 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     // A step of a tag's history is as much someone's as the tag.
     await tagging.checkRemoval(place, { digest, mediaType: entry.mediaType });
     eraseManifest(draft, digest, entry);
-    for (const { name } of await list(ledger, repository, keys.use(digest, 'step/'), '', maxListed)) {
+    for (const { name } of await draft.list(keys.use(digest, 'step/'), '', maxListed)) {
       // A step that cannot be put back any more is none.
       draft.delete(keys.use(digest, `step/${name}`));
       const slash = name.lastIndexOf('/');
@@ -77,7 +77,7 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     const entry = await draft.get<TagEntry>(keys.tag(tag));
     if (!entry) throw unknown(place.repository, tag);
     await tagging.checkRemoval(place, entry);
-    await eraseTag(draft, tag, entry, place.rules.maxSteps);
+    await eraseTag(draft, tag, entry);
   }
 
   return {
@@ -97,6 +97,7 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
       };
       const turn = `${place.repository}:${tags[0] ?? digest}`;
       const meant = await turns(turn, () => transact(ledger, place.repository, put));
+      for (const one of new Set([digest, meant])) await secure(content, one);
       return { digest, ...(pushed.subject && { subject: pushed.subject }), ...(meant !== digest && { index: meant }) };
     },
 
@@ -107,12 +108,12 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     async delete(place, digest) {
       await transact(ledger, place.repository, async (draft) => {
         await draft.get(keys.epoch);
-        const [parent] = await list(ledger, place.repository, keys.use(digest, 'sha'), '', 1);
+        const [parent] = await draft.list(keys.use(digest, 'sha'), '', 1);
         if (parent) {
           const message = `${digest} is part of sha${parent.name}, which is here too: delete that first.`;
           throw new NarrowsError('denied', message);
         }
-        const tags = await list(ledger, place.repository, keys.use(digest, 'tag/'), '', maxListed);
+        const tags = await draft.list(keys.use(digest, 'tag/'), '', maxListed);
         for (const { name } of tags) await eraseTagOf(draft, place, name);
         await erase(draft, place, digest);
       });

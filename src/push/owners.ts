@@ -3,6 +3,7 @@ import type { Identity } from '../access/identity.ts';
 import { NarrowsError } from '../errors.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { Platform } from '../oci/platform.ts';
+import { buildOf } from './entries.ts';
 import type { Entry } from './entries.ts';
 
 /** Who may push a platform. */
@@ -24,6 +25,7 @@ export function ownersOf(rules: readonly OwnerRule[], platform: Platform | undef
 function covers(pattern: string, platform: Platform): boolean {
   const named = parsePlatform(pattern);
   if (!named || named.os !== platform.os || named.architecture !== platform.architecture) return false;
+  if (named.osVersion && buildOf(named) !== buildOf(platform)) return false;
   const saysVariant = pattern.split('/').length === 3;
   return !saysVariant || named.variant === platform.variant;
 }

@@ -42,8 +42,14 @@ export function createPush(parts: PushParts): Push {
     }
     const id = await blobs.begin(repository);
     if (!digest) return accepted(`${uploadsOf(route)}${id}`, id, await blobs.status(repository, id));
-    await blobs.append(repository, id, { from: 0, body: request.body });
-    await blobs.finish(repository, id, digest);
+    try {
+      await blobs.append(repository, id, { from: 0, body: request.body });
+      await blobs.finish(repository, id, digest);
+    } catch (error) {
+      // Nobody was told of this upload: nobody can go on with it.
+      await blobs.cancel(repository, id).catch(() => undefined);
+      throw error;
+    }
     return created(route, digest);
   }
 

@@ -16,6 +16,19 @@ export interface Shelf {
   platformOfChild(child: Descriptor): Promise<Platform | undefined>;
 }
 
+/**
+ * After it was written down: what was on its way out right before that is brought back.
+ *
+ * @throws NarrowsError storeUnavailable
+ */
+export async function secure(content: Pick<HostedContent, 'secure'>, digest: Digest): Promise<void> {
+  try {
+    await content.secure(digest);
+  } catch (cause) {
+    throw new NarrowsError('storeUnavailable', `${digest} cannot be kept now.`, { cause, retryAfterS: 2 });
+  }
+}
+
 export function createShelf(content: Pick<HostedContent, 'read'>, maxBytes: number): Shelf {
   async function bytes(digest: Digest): Promise<Buffer> {
     const found = await read(digest);

@@ -1,7 +1,7 @@
 import type { Digest } from '../oci/digest.ts';
-import { eraseManifest, keys, list, listAll } from './books.ts';
+import { eraseManifest, keys, listAll } from './books.ts';
 import type { BlobEntry, ManifestEntry } from './books.ts';
-import { reachable, transact } from './draft.ts';
+import { list, reachable, transact } from './draft.ts';
 import type { PushParts } from './parts.ts';
 
 export interface SweepOptions {
@@ -74,7 +74,12 @@ export function createSweeper({ ledger, content, uploads, now }: PushParts, opti
     for (let after = '', page; (page = content.kept(after)).length > 0; after = page.at(-1)!) {
       for (const digest of page) if (!(await isKnown(repositories, digest))) unknown.add(digest);
     }
-    for (const digest of unknown) if (suspects.has(digest)) await content.release(digest);
+    for (const digest of unknown) {
+      if (!suspects.has(digest)) continue;
+      await content.release(digest);
+      // Who pushed it meanwhile looks for it after writing it down; who wrote it down before this finds it here.
+      if (await isKnown(repositories, digest)) await content.secure(digest);
+    }
     suspects = unknown;
   }
 

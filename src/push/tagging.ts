@@ -7,7 +7,7 @@ import type { Tag } from '../oci/reference.ts';
 import { keys, moveTag, writeManifest } from './books.ts';
 import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
 import { checkTruth, composition, entriesOfTag } from './compose.ts';
-import type { Composition, TagEntries } from './compose.ts';
+import type { TagEntries } from './compose.ts';
 import type { Made } from './described.ts';
 import type { Draft } from './draft.ts';
 import { changedEntries, mergeEntries, other } from './entries.ts';
@@ -64,7 +64,7 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
   }
 
   async function plan(before: Meant | undefined, pushed: Pushed, digest: Digest, composes: boolean): Promise<Plan> {
-    const said = await read(pushed, digest);
+    const said = await composition(pushed, digest, shelf);
     const { entries, index } = await entriesNow(before);
     if (!composes || !said.isPart) return { after: said.entries, changed: changedEntries(entries, said.entries) };
     // An image that was there before composing began is the first entry; an artifact is no part of an image.
@@ -77,14 +77,6 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
     return { after, changed: changedEntries(entries, after), composed: { index: merged, made: said.made } };
   }
 
-  async function read(pushed: Pushed, digest: Digest): Promise<Composition> {
-    try {
-      return await composition(pushed, digest, shelf);
-    } catch (cause) {
-      throw cause instanceof SyntaxError ? invalid(cause.message, cause) : cause;
-    }
-  }
-
   async function writeMade(draft: Draft, { kind, bytes, digest, mediaType, uses }: Made): Promise<void> {
     await keep(digest, bytes);
     const entry = { bytes: bytes.length, atMs: now() };
@@ -92,31 +84,26 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
     else writeManifest(draft, { digest, entry: { ...entry, mediaType, uses } });
   }
 
-  /** What a tag such as `sha256-….sig` speaks of belongs to those whose image it is. */
-  async function subjectOf(draft: Draft, tag: Tag): Promise<Meant | undefined> {
-    const digest = parseCompanionTag(tag)?.subject;
-    const entry = digest && (await draft.get<ManifestEntry>(keys.manifest(digest)));
-    return entry && { digest, mediaType: entry.mediaType };
+  async function put(draft: Draft, { rules, by }: Place, tag: Tag, pushed: Pushed, digest: Digest): Promise<Digest> {
+    const before = await draft.get<TagEntry>(keys.tag(tag));
+    const subject = await subjectOf(draft, tag);
+    const { changed, after, composed } = await plan(before, pushed, digest, rules.isComposed && !subject);
+    checkOwners(rules.owners, by, subject ? [...(await entriesNow(subject)).entries.values()] : changed);
+    // Before they are looked into: images that a document of 2015 describes are read as any others.
+    for (const made of composed?.made ?? []) await writeMade(draft, made);
+    // Where platforms are put together or owned, a name that says another platform than the image would be a way around.
+    const said = changed.flatMap(({ name }) => after.get(name) ?? []);
+    if (rules.isComposed || rules.owners) await checkTruth(said, shelf);
+    const target = composed ? composed.index : { digest, mediaType: pushed.mediaType };
+    if (before?.digest === target.digest) return target.digest;
+    if (composed) await writeMade(draft, asMade(composed.index, after));
+    const step = { digest: target.digest, mediaType: target.mediaType, atMs: now(), by: nameOf(by) };
+    await moveTag(draft, tag, { ...step, changed: changed.map(({ name }) => name) }, rules.maxSteps);
+    return target.digest;
   }
 
   return {
-    async put(draft, { rules, by }, tag, pushed, digest) {
-      const before = await draft.get<TagEntry>(keys.tag(tag));
-      const subject = await subjectOf(draft, tag);
-      const { changed, after, composed } = await plan(before, pushed, digest, rules.isComposed && !subject);
-      checkOwners(rules.owners, by, subject ? [...(await entriesNow(subject)).entries.values()] : changed);
-      // Before they are looked into: images that a document of 2015 describes are read as any others.
-      for (const made of composed?.made ?? []) await writeMade(draft, made);
-      // Where platforms are owned, a name that says another platform than the image would be a way around.
-      const said = changed.flatMap(({ name }) => after.get(name) ?? []);
-      if (composed || rules.owners) await checkTruth(said, shelf);
-      const target = composed ? composed.index : { digest, mediaType: pushed.mediaType };
-      if (before?.digest === target.digest) return target.digest;
-      if (composed) await writeMade(draft, asMade(composed.index, after));
-      const step = { digest: target.digest, mediaType: target.mediaType, atMs: now(), by: nameOf(by) };
-      await moveTag(draft, tag, { ...step, changed: changed.map(({ name }) => name) }, rules.maxSteps);
-      return target.digest;
-    },
+    put: (draft, place, tag, pushed, digest) => readable(() => put(draft, place, tag, pushed, digest)),
 
     async checkRemoval({ rules, by }, entry) {
       if (rules.owners) checkOwners(rules.owners, by, [...(await entriesNow(entry)).entries.values()]);
@@ -132,4 +119,20 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
 function asMade({ bytes, digest, mediaType }: MadeIndex, entries: Entries): Made {
   const uses = [...entries.values()].flatMap(({ children }) => children.map((child) => child.digest));
   return { kind: 'manifest', bytes, digest, mediaType, uses: [...new Set(uses)] };
+}
+
+/** What two readers could take for two things may also be something that is here, under another name than its own. */
+async function readable<T>(action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (cause) {
+    throw cause instanceof SyntaxError ? invalid(cause.message, cause) : cause;
+  }
+}
+
+/** What a tag such as `sha256-….sig` speaks of belongs to those whose image it is. */
+async function subjectOf(draft: Draft, tag: Tag): Promise<Meant | undefined> {
+  const digest = parseCompanionTag(tag)?.subject;
+  const entry = digest && (await draft.get<ManifestEntry>(keys.manifest(digest)));
+  return entry && { digest, mediaType: entry.mediaType };
 }

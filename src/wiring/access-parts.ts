@@ -34,9 +34,10 @@ function createReader(path: string, onTrouble: (error: unknown) => void): () => 
       const { mtimeMs, size, ino } = await stat(path);
       const version = `${mtimeMs} ${size} ${ino}`;
       if (users && version === seen) return users;
+      const text = await readFile(path, 'utf8');
       // Also where it is wrong: that is said once.
       seen = version;
-      users = check(parseHtpasswd(await readFile(path, 'utf8')));
+      users = check(parseHtpasswd(text));
     } catch (cause) {
       if (!users) throw new Error(`${path} is no file of users: ${(cause as Error).message}`, { cause });
       onTrouble(cause);

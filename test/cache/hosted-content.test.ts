@@ -250,29 +250,33 @@ void t.test('replicas: nothing of what is shared ends by itself', { skip }, asyn
   for (const name of names) t.equal(server.cli('TTL', name), '-1', name);
 });
 
-void t.test('replicas: the first place that takes a size gets it, and what none takes is refused', { skip }, async (t) => {
-  const { place, tier } = await startFleet(t);
-  const large = await startMachine(t);
-  const places = [
-    { tier: large.disk, minBytes: 500_000, maxBytes: 800_000 },
-    { tier, minBytes: 0, maxBytes: 600_000 },
-  ];
-  const machine = await startMachine(t, places);
-  t.equal(machine.content.maxBlobBytes, 800_000);
-  const small = noise('small', 1000);
-  await machine.content.put(digestOf(small), small);
-  await machine.adopt(bytes);
-  t.equal(await large.disk.has(digestOf(small)), undefined);
-  t.equal(await large.disk.has(digest), bytes.length);
-  t.equal(await tier.has(digest), undefined);
-  t.equal(await tier.has(digestOf(small)), small.length);
-  const other = await startMachine(t, places);
-  t.ok((await opened(other)).equals(bytes));
-  t.ok((await opened(other, digestOf(small))).equals(small));
-  const huge = noise('huge', 800_001);
-  await t.rejects(machine.adopt(huge), /no shared place takes/);
-  t.equal(place.maxBytes, maxBlobBytes);
-});
+void t.test(
+  'replicas: the first place that takes a size gets it, and what none takes is refused',
+  { skip },
+  async (t) => {
+    const { place, tier } = await startFleet(t);
+    const large = await startMachine(t);
+    const places = [
+      { tier: large.disk, minBytes: 500_000, maxBytes: 800_000 },
+      { tier, minBytes: 0, maxBytes: 600_000 },
+    ];
+    const machine = await startMachine(t, places);
+    t.equal(machine.content.maxBlobBytes, 800_000);
+    const small = noise('small', 1000);
+    await machine.content.put(digestOf(small), small);
+    await machine.adopt(bytes);
+    t.equal(await large.disk.has(digestOf(small)), undefined);
+    t.equal(await large.disk.has(digest), bytes.length);
+    t.equal(await tier.has(digest), undefined);
+    t.equal(await tier.has(digestOf(small)), small.length);
+    const other = await startMachine(t, places);
+    t.ok((await opened(other)).equals(bytes));
+    t.ok((await opened(other, digestOf(small))).equals(small));
+    const huge = noise('huge', 800_001);
+    await t.rejects(machine.adopt(huge), /no shared place takes/);
+    t.equal(place.maxBytes, maxBlobBytes);
+  },
+);
 
 void t.test('replicas: a Redis that has stopped is thrown, by what has to be in it', { skip }, async (t) => {
   const { place, server } = await startFleet(t);

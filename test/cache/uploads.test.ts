@@ -81,7 +81,10 @@ void t.test('uploads: pieces in order become what was sent', async (t) => {
   const id = await uploads.begin(repository);
   t.equal(await uploads.size(repository, id), 0);
   t.equal(await uploads.append(repository, id, 0, body(bytes.subarray(0, 1000))), 1000);
-  t.equal(await uploads.append(repository, id, 1000, body(bytes.subarray(1000, 1001), bytes.subarray(1001, 5000))), 5000);
+  t.equal(
+    await uploads.append(repository, id, 1000, body(bytes.subarray(1000, 1001), bytes.subarray(1001, 5000))),
+    5000,
+  );
   t.equal(await uploads.append(repository, id, 5000, body()), 5000, 'nothing');
   t.equal(await uploads.append(repository, id, undefined, body(bytes.subarray(5000))), bytes.length, 'at the end');
   t.equal(await uploads.size(repository, id), bytes.length);
@@ -107,19 +110,22 @@ void t.test('uploads: of nothing, and by sha512', async (t) => {
   }
 });
 
-void t.test('uploads: what does not begin at the end of what is here is out of order, and changes nothing', async (t) => {
-  const { uploads } = await prepare(t);
-  const id = await uploads.begin(repository);
-  await t.rejects(uploads.append(repository, id, 1, body(bytes)), new OutOfOrder(0));
-  await uploads.append(repository, id, 0, body(bytes.subarray(0, 100)));
-  for (const from of [0, 1, 99, 101, 1_000_000]) {
-    const refused = uploads.append(repository, id, from, body(bytes));
-    t.match(await failureOf(refused), { message: new OutOfOrder(100).message, size: 100 }, `from ${from}`);
-  }
-  t.equal(await uploads.size(repository, id), 100);
-  t.equal(await uploads.append(repository, id, 100, body(bytes.subarray(100))), bytes.length);
-  t.equal(await uploads.finish(repository, id, digest, taking().take), true);
-});
+void t.test(
+  'uploads: what does not begin at the end of what is here is out of order, and changes nothing',
+  async (t) => {
+    const { uploads } = await prepare(t);
+    const id = await uploads.begin(repository);
+    await t.rejects(uploads.append(repository, id, 1, body(bytes)), new OutOfOrder(0));
+    await uploads.append(repository, id, 0, body(bytes.subarray(0, 100)));
+    for (const from of [0, 1, 99, 101, 1_000_000]) {
+      const refused = uploads.append(repository, id, from, body(bytes));
+      t.match(await failureOf(refused), { message: new OutOfOrder(100).message, size: 100 }, `from ${from}`);
+    }
+    t.equal(await uploads.size(repository, id), 100);
+    t.equal(await uploads.append(repository, id, 100, body(bytes.subarray(100))), bytes.length);
+    t.equal(await uploads.finish(repository, id, digest, taking().take), true);
+  },
+);
 
 void t.test('uploads: what came before a body broke off is kept, and gone on with', async (t) => {
   const { uploads } = await prepare(t);
@@ -184,7 +190,16 @@ void t.test('uploads: ids of any other form are none, and lead nowhere', async (
   const id = await uploads.begin(repository);
   const [file = ''] = await readdir(folder);
   const odd = ['', '.', '..', '../x', '../../etc/passwd', '/etc/passwd', `${id}/../x`, `./${id}`, `${id}\0`, ` ${id}`];
-  for (const hostile of [...odd, id.toUpperCase(), `${id}\n`, file, `closing-${id}`, '%2e%2e', '*', 'x'.repeat(10_000)]) {
+  for (const hostile of [
+    ...odd,
+    id.toUpperCase(),
+    `${id}\n`,
+    file,
+    `closing-${id}`,
+    '%2e%2e',
+    '*',
+    'x'.repeat(10_000),
+  ]) {
     const what = JSON.stringify(hostile.slice(0, 60));
     t.equal(await uploads.size(repository, hostile), undefined, what);
     t.type(await failureOf(uploads.append(repository, hostile, undefined, body(bytes))), UploadGone, what);
@@ -211,7 +226,7 @@ void t.test('uploads: other bytes than those of the digest are not handed on, an
   }
 });
 
-void t.test('uploads: what fails while it is handed on is told, and leaves nothing', async (t) => {
+void t.test('uploads: what fails while it is handed on is told, and can be handed on again', async (t) => {
   const { uploads, folder } = await prepare(t);
   const id = await uploads.begin(repository);
   await uploads.append(repository, id, 0, body(bytes));
@@ -219,6 +234,8 @@ void t.test('uploads: what fails while it is handed on is told, and leaves nothi
     uploads.finish(repository, id, digest, () => Promise.reject(new Error('no place'))),
     /no place/,
   );
+  t.equal(await uploads.size(repository, id), bytes.length, 'nothing need be sent again');
+  t.equal(await uploads.finish(repository, id, digest, taking().take), true);
   t.same(await readdir(folder), []);
 });
 

@@ -145,15 +145,9 @@ export async function ledgerContract(t: Test, make: MakeLedger): Promise<void> {
   await t.test('commit: a change may be an expectation alone', async (t) => {
     const { ledger } = await make(t);
     await write(ledger, 'r', { read: '1' });
-    const changes = (read: string | null): Change[] => [
-      { key: 'read', before: read },
-      { key: 'gone', before: null },
-      { key: 'untouched' },
-      { key: 'written', after: '1' },
-    ];
-    t.equal(await ledger.commit('r', changes('2')), false);
-    t.equal(await ledger.commit('r', changes(null)), false);
-    t.equal(await ledger.commit('r', changes('1')), true);
+    t.equal(await ledger.commit('r', readingOf('2')), false);
+    t.equal(await ledger.commit('r', readingOf(null)), false);
+    t.equal(await ledger.commit('r', readingOf('1')), true);
     t.same(await ledger.list('r', '', '', 10), [
       { key: 'read', value: '1' },
       { key: 'written', value: '1' },
@@ -166,7 +160,11 @@ export async function ledgerContract(t: Test, make: MakeLedger): Promise<void> {
     await write(ledger, 'r', start);
     for (const wrong of Object.keys(start)) {
       const changes = [
-        ...Object.keys(start).map((key) => ({ key, before: key === wrong ? 'other' : '1', after: key < 'c' ? '2' : null })),
+        ...Object.keys(start).map((key) => ({
+          key,
+          before: key === wrong ? 'other' : '1',
+          after: key < 'c' ? '2' : null,
+        })),
         { key: 'new', before: null, after: '1' },
       ];
       t.equal(await ledger.commit('r', changes), false);
@@ -214,12 +212,6 @@ export async function ledgerContract(t: Test, make: MakeLedger): Promise<void> {
   await t.test('commit: a counter that many move loses no step', async (t) => {
     const { ledger, another } = await make(t);
     const ledgers = [ledger, await another()];
-    const move = async (own: Ledger) => {
-      for (let isMoved = false; !isMoved;) {
-        const [now] = await own.get('r', ['count']);
-        isMoved = await own.commit('r', [{ key: 'count', before: now ?? null, after: String(Number(now ?? 0) + 1) }]);
-      }
-    };
     await Promise.all(Array.from({ length: 40 }, (_, at) => move(ledgers[at % 2]!)));
     t.same(await ledger.get('r', ['count']), ['40']);
   });
@@ -244,4 +236,21 @@ async function write(ledger: Ledger, repository: string, entries: Record<string,
 
 async function listed(ledger: Ledger, prefix: string, after: string, count: number): Promise<string[]> {
   return (await ledger.list('r', prefix, after, count)).map(({ key }) => key);
+}
+
+function readingOf(read: string | null): Change[] {
+  return [
+    { key: 'read', before: read },
+    { key: 'gone', before: null },
+    { key: 'untouched' },
+    { key: 'written', after: '1' },
+  ];
+}
+
+/** One more, however often others come first. */
+async function move(own: Ledger): Promise<void> {
+  for (let isMoved = false; !isMoved;) {
+    const [now] = await own.get('r', ['count']);
+    isMoved = await own.commit('r', [{ key: 'count', before: now ?? null, after: String(Number(now ?? 0) + 1) }]);
+  }
 }

@@ -21,6 +21,7 @@ function errorOf(method: string, target: string): NarrowsError | undefined {
   }
 }
 
+const tagQuery = (count: number) => Array.from({ length: count }, (_, at) => `tag=t${at}`).join('&');
 const tag = (text: string) => ({ kind: 'tag', tag: text });
 const byDigest = (text: string) => ({ kind: 'digest', digest: text });
 
@@ -31,8 +32,16 @@ void t.test('what each request of a push is', (t) => {
     ['POST', `/v2/team/x/blobs/uploads/?digest=${digest}`, { kind: 'start-upload', digest }],
     ['POST', `/v2/team/x/blobs/uploads/?digest=sha256%3A${hex}`, { kind: 'start-upload', digest }],
     ['POST', `/v2/team/x/blobs/uploads/?digest=${long}`, { kind: 'start-upload', digest: long }],
-    ['POST', `/v2/team/x/blobs/uploads/?mount=${digest}&from=team/y`, { kind: 'start-upload', mount: digest, from: 'team/y' }],
-    ['POST', `/v2/team/x/blobs/uploads/?mount=${digest}&from=team%2Fy`, { kind: 'start-upload', mount: digest, from: 'team/y' }],
+    [
+      'POST',
+      `/v2/team/x/blobs/uploads/?mount=${digest}&from=team/y`,
+      { kind: 'start-upload', mount: digest, from: 'team/y' },
+    ],
+    [
+      'POST',
+      `/v2/team/x/blobs/uploads/?mount=${digest}&from=team%2Fy`,
+      { kind: 'start-upload', mount: digest, from: 'team/y' },
+    ],
     ['POST', `/v2/team/x/blobs/uploads/?mount=${digest}`, { kind: 'start-upload', mount: digest }],
     ['POST', '/v2/team/x/blobs/uploads/?from=team/y', { kind: 'start-upload', from: 'team/y' }],
     ['GET', `/v2/team/x/blobs/uploads/${id}`, { kind: 'upload-status', id }],
@@ -77,7 +86,10 @@ void t.test('names that look like addresses are read from the right', (t) => {
   t.match(routeOf('PUT', '/v2/team/manifests/manifests/1'), { name: 'team/manifests', reference: tag('1') });
   t.match(routeOf('PUT', '/v2/manifests/x/manifests/1'), { name: 'manifests/x', reference: tag('1') });
   t.match(routeOf('DELETE', `/v2/team/blobs/blobs/${digest}`), { name: 'team/blobs', kind: 'delete-blob' });
-  t.match(routeOf('POST', '/v2/team/blobs/uploads/blobs/uploads/'), { name: 'team/blobs/uploads', kind: 'start-upload' });
+  t.match(routeOf('POST', '/v2/team/blobs/uploads/blobs/uploads/'), {
+    name: 'team/blobs/uploads',
+    kind: 'start-upload',
+  });
   t.match(routeOf('PATCH', `/v2/team/blobs/uploads/x/blobs/uploads/${id}`), { name: 'team/blobs/uploads/x', id });
   t.match(routeOf('PUT', '/v2/team/blobs/uploads/manifests/1'), { name: 'team/blobs/uploads', kind: 'put-manifest' });
   t.end();
@@ -156,8 +168,7 @@ void t.test('what is not in the form that it has to be in', (t) => {
 
 void t.test('tags at once: as many as anyone needs, and no more', (t) => {
   const path = `/v2/team/x/manifests/${other}`;
-  const tags = (count: number) => Array.from({ length: count }, (_, at) => `tag=t${at}`).join('&');
-  t.match(routeOf('PUT', `${path}?${tags(50)}`), { tags: Array.from({ length: 50 }, (_, at) => `t${at}`) });
-  t.equal(errorOf('PUT', `${path}?${tags(51)}`)?.kind, 'queryInvalid');
+  t.match(routeOf('PUT', `${path}?${tagQuery(50)}`), { tags: Array.from({ length: 50 }, (_, at) => `t${at}`) });
+  t.equal(errorOf('PUT', `${path}?${tagQuery(51)}`)?.kind, 'queryInvalid');
   t.end();
 });

@@ -183,7 +183,11 @@ void t.test('owners: an index that drops, replaces or hides the platform of anot
     t.match(answer.json(), { errors: [{ code: 'DENIED', message: /linux\/.*belongs to/ }] }, what);
     t.equal(await digestOf(), before, what);
   }
-  t.match(await createPusher(mirror, 'team/app').manifest(amd64.manifest, '1'), { status: 401 }, 'nobody pushes without a name');
+  t.match(
+    await createPusher(mirror, 'team/app').manifest(amd64.manifest, '1'),
+    { status: 401 },
+    'nobody pushes without a name',
+  );
   t.match(await mirror.send('DELETE', '/v2/team/app/manifests/1', undefined, basicOf('ci-z')), { status: 403 });
   t.match(await release.manifest(other.index, '1'), { status: 201 }, 'who owns all of it may');
   t.equal(await digestOf(), other.index.digest);

@@ -169,6 +169,10 @@ void t.test('documents of a set of platforms hold these and no others', async (t
   t.match(missing, { status: 404 });
 });
 
+const byDigest = (one: object, other: object) => JSON.stringify(one).localeCompare(JSON.stringify(other));
+const withLength = ({ bytes, digest, mediaType }: Content) => ({ mediaType, length: bytes.length, digest });
+const withSize = ({ bytes, digest, mediaType }: Content) => ({ mediaType, size: bytes.length, digest });
+
 /** A repository where pushes to a tag are put together. */
 async function composed(t: Parameters<typeof startTestMirror>[0]): Promise<TestMirror> {
   return startTestMirror(t, {
@@ -194,7 +198,6 @@ for (const form of forms) {
     });
     const { manifests } = (await target.get('/v2/team/app/manifests/1')).json() as { manifests: object[] };
     const own = JSON.parse(image.index.bytes.toString()) as { manifests: { digest: string }[] };
-    const byDigest = (one: object, other: object) => JSON.stringify(one).localeCompare(JSON.stringify(other));
     t.same(manifests.toSorted(byDigest), own.manifests.toSorted(byDigest));
     t.same((await target.get(`/v2/team/app/manifests/${document.digest}`)).body, body);
 
@@ -228,17 +231,16 @@ void t.test('combined, as it was written in 2015: pushed, it is an image for eac
     },
     mediaTypes.dockerConfig,
   );
-  const part = ({ bytes, digest, mediaType }: Content) => ({ mediaType, length: bytes.length, digest });
   const old = JSON.parse(readFileSync(new URL('../fixtures/combined-2015.json', import.meta.url), 'utf8')) as object;
   const document = content(
     {
       ...old,
-      target: part(config),
+      target: withLength(config),
       dependencies: [
         {
           mediaType: 'application/vnd.docker.container.image.combined+json',
           linux: Object.fromEntries(
-            Object.entries(layers).map(([architecture, layer]) => [architecture, [part(layer)]]),
+            Object.entries(layers).map(([architecture, layer]) => [architecture, [withLength(layer)]]),
           ),
         },
       ],
@@ -272,12 +274,11 @@ void t.test('alternates, as it was written in 2015: pushed, the primary is an im
   const pusher = createPusher(target, 'team/app');
   await pusher.child(arm64, arm64.manifest.digest);
   for (const blob of [amd64.config, ...amd64.layers]) await pusher.blob(blob);
-  const part = ({ bytes, digest, mediaType }: Content) => ({ mediaType, size: bytes.length, digest });
   const document = {
     schemaVersion: 2,
-    target: { ...part(amd64.config), labels: { architecture: 'amd64', os: 'linux' } },
-    dependencies: amd64.layers.map(part),
-    alternates: [{ ...part(arm64.manifest), labels: { architecture: 'arm64', os: 'linux' } }],
+    target: { ...withSize(amd64.config), labels: { architecture: 'amd64', os: 'linux' } },
+    dependencies: amd64.layers.map(withSize),
+    alternates: [{ ...withSize(arm64.manifest), labels: { architecture: 'arm64', os: 'linux' } }],
   };
   t.match(await pusher.manifest(content(document, mediaTypes.alternates), '1'), { status: 201 });
   for (const child of [amd64, arm64]) {

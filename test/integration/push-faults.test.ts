@@ -127,6 +127,8 @@ void t.test('kill -9 at any moment of pushes: what a tag shows is whole, and wha
   }
 });
 
+const pull = (mirror: TestMirror) => mirror.get('/p/linux-amd64/v2/team/app/manifests/1', { accept: containerdAccept });
+
 void t.test('Redis stopped, killed and back: pushes wait outside, pulls go on', { skip: !hasRedis }, async (t) => {
   const folder = await temporaryFolder(t);
   const redis = await startRedis(t, '--appendonly', 'yes', '--appendfsync', 'always', '--dir', folder);
@@ -138,8 +140,6 @@ void t.test('Redis stopped, killed and back: pushes wait outside, pulls go on', 
   const image = buildImage({ platforms, seed: 'away' });
   const [first, second] = image.children as [(typeof image.children)[0], (typeof image.children)[0]];
   t.match(await createPusher(one, 'team/app').child(first, '1'), { status: 201 });
-  const pull = (mirror: TestMirror) =>
-    mirror.get('/p/linux-amd64/v2/team/app/manifests/1', { accept: containerdAccept });
   for (const mirror of [one, other]) t.same((await pull(mirror)).body, first.manifest.bytes);
   for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
     redis.signal(signal);

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import { readAlternates, writeAlternates } from '../../src/oci/alternates.ts';
 import { digestOf } from '../../src/oci/digest.ts';

@@ -6,6 +6,7 @@ import {
   finish,
   hexOf,
   isDigest,
+  isEmptyDigest,
   matches,
   parseDigest,
   startHash,
@@ -109,5 +110,26 @@ void t.test('startHash: a hash that runs over pieces ends as that of the whole',
     const digest = digestOf(bytes, algorithm);
     t.notOk(finish(startHash(digest).update(bytes.subarray(1)), digest), `${algorithm}, first byte missing`);
   }
+  t.end();
+});
+
+void t.test('isEmptyDigest: of no bytes, by both algorithms, and of nothing else', (t) => {
+  const cases: [bytes: Buffer, expected: boolean][] = [
+    [Buffer.alloc(0), true],
+    [Buffer.alloc(1), false],
+    [Buffer.from('{}'), false],
+    [Buffer.from('\n'), false],
+  ];
+  for (const [bytes, expected] of cases) {
+    for (const algorithm of ['sha256', 'sha512'] as const) {
+      t.equal(
+        isEmptyDigest(digestOf(bytes, algorithm)),
+        expected,
+        `${algorithm} of ${JSON.stringify(bytes.toString())}`,
+      );
+    }
+  }
+  t.notOk(isEmptyDigest(parseDigest(sha256)));
+  t.notOk(isEmptyDigest(parseDigest(sha512)));
   t.end();
 });

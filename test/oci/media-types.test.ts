@@ -3,10 +3,12 @@ import {
   acceptManifests,
   accepts,
   baseType,
+  isComposedType,
   isImageConfigType,
   isIndexType,
   isManifestType,
   mediaTypes,
+  namedIn,
 } from '../../src/oci/media-types.ts';
 import { containerdAccept } from '../fixtures/mirror.ts';
 
@@ -85,7 +87,7 @@ void t.test('acceptManifests: asks upstreams for all that any client takes', (t)
 });
 
 void t.test('each media type is of one kind', (t) => {
-  const kinds = [isIndexType, isManifestType, isImageConfigType];
+  const kinds = [isIndexType, isManifestType, isImageConfigType, isComposedType];
   for (const type of Object.values(mediaTypes)) {
     t.equal(kinds.filter((isKind) => isKind(type)).length, 1, type);
   }
@@ -109,5 +111,51 @@ void t.test('baseType: is the type alone, in lower case', (t) => {
     [';', ''],
   ];
   for (const [contentType, expected] of cases) t.equal(baseType(contentType), expected, contentType);
+  t.end();
+});
+
+void t.test('namedIn: a type that the header names by itself, the first where it names several', (t) => {
+  const { combined, alternates } = mediaTypes;
+  const cases: [accept: string | undefined, expected: string | undefined][] = [
+    [combined, combined],
+    [alternates, alternates],
+    [`${ociIndex}, ${alternates}`, alternates],
+    [`${alternates}, ${combined}`, alternates],
+    [`${combined},${alternates}`, combined],
+    [combined.toUpperCase(), combined],
+    [` ${combined} ; q=0.5`, combined],
+    [`${combined};q=0.001`, combined],
+    [`${combined};charset=utf-8, */*;q=0.1`, combined],
+    [undefined, undefined],
+    ['', undefined],
+    [' ', undefined],
+    ['*/*', undefined],
+    ['application/*', undefined],
+    [`${ociIndex}, application/*, */*`, undefined],
+    [containerdAccept, undefined],
+    [`${combined}x`, undefined],
+    [combined.slice(0, -1), undefined],
+    [combined.replace('+json', ''), undefined],
+    ['application/vnd.narrows.*', undefined],
+    [`${combined};q=0`, undefined],
+    [`${combined};q=0.000, */*`, undefined],
+    [`${combined};q=0, ${alternates}`, alternates],
+    [`*/*, ${alternates} ;Q=0`, undefined],
+  ];
+  for (const [accept, expected] of cases) {
+    t.equal(namedIn(accept, [combined, alternates]), expected, accept ?? 'no header');
+  }
+  t.equal(namedIn(`${ociIndex}, ${combined}`, [combined]), combined, 'what is not asked for is passed over');
+  t.equal(namedIn(combined, []), undefined);
+  t.equal(namedIn('__proto__, constructor', [combined]), undefined);
+  t.end();
+});
+
+void t.test('isComposedType: the two documents of 2015 and nothing else', (t) => {
+  t.same(
+    Object.values(mediaTypes).filter((type) => isComposedType(type)),
+    [mediaTypes.combined, mediaTypes.alternates],
+  );
+  t.notOk(isComposedType(''));
   t.end();
 });

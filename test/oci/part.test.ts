@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import { digestOf } from '../../src/oci/digest.ts';
 import { parseJson } from '../../src/oci/json.ts';
@@ -223,14 +223,15 @@ void t.test('platformImages: each platform of a published image once, in the ord
   t.end();
 });
 
+const child = (name: string, more: object = {}) => ({
+  mediaType: mediaTypes.ociManifest,
+  digest: digestOf(Buffer.from(name)),
+  size: 1,
+  ...more,
+});
+
 void t.test('platformImages: of twins the first, and nothing that is no image or for no platform', (t) => {
   const platform = { os: 'linux', architecture: 'arm64' };
-  const child = (name: string, more: object = {}) => ({
-    mediaType: mediaTypes.ociManifest,
-    digest: digestOf(Buffer.from(name)),
-    size: 1,
-    ...more,
-  });
   const manifests = [
     child('nested', { platform: { os: 'linux', architecture: 'amd64' } }),
     child('no platform'),

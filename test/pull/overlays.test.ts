@@ -105,7 +105,7 @@ void t.test('overlay: one tag, one index, with the origin of what was added', as
   const staged = await stage(t);
   const answer = await staged.tag(undefined);
   t.match(answer, { status: 200, headers: { 'narrows-view': 'index', 'narrows-index': published.index.digest } });
-  const { manifests } = answer.json() as unknown as Listed;
+  const { manifests } = answer.json<Listed>();
   const own = JSON.parse(published.index.bytes.toString()) as Listed;
   t.same(manifests.slice(0, own.manifests.length), own.manifests, 'the publisher’s entries are as they were');
   const added = manifests.slice(own.manifests.length);
@@ -137,7 +137,7 @@ void t.test('overlay: it never goes before what the publisher ships, unless it s
   const bold = await stage(t, { overlays: [{ ...same, override: true }] });
   t.equal((await bold.tag('linux-amd64')).headers['docker-content-digest'], theirs.manifest.digest);
   t.equal((await bold.tag('linux-arm64')).headers['docker-content-digest'], arm64.manifest.digest);
-  const { manifests } = (await bold.tag(undefined)).json() as unknown as Listed;
+  const { manifests } = (await bold.tag(undefined)).json<Listed>();
   const digests = manifests.map(({ digest }) => digest);
   t.ok(digests.includes(theirs.manifest.digest));
   t.notOk(digests.includes(amd64.manifest.digest), 'what was replaced is gone, with what was said about it');
@@ -184,7 +184,7 @@ void t.test('overlay: over a single image, and from one that is hosted here', as
   const ask = (set: string) => mirror.get(`${set}/v2/library/mysql/manifests/8`, { accept: containerdAccept });
   t.equal((await ask('/p/linux-riscv64')).headers['docker-content-digest'], riscv64.manifest.digest);
   t.equal((await ask('/p/linux-amd64')).headers['docker-content-digest'], amd64.manifest.digest);
-  const { manifests } = (await ask('')).json() as unknown as Listed;
+  const { manifests } = (await ask('')).json<Listed>();
   t.same(
     manifests.map(({ digest }) => digest),
     [amd64.manifest.digest, riscv64.manifest.digest],

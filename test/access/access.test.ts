@@ -1,0 +1,104 @@
+import t from 'tap';
+import { basicAccess, openAccess } from '../../src/access/access.ts';
+import { anonymous } from '../../src/access/identity.ts';
+import { NarrowsError } from '../../src/errors.ts';
+import { basic } from '../fixtures/push.ts';
+
+const right = new Map([
+  ['alice', 's3cret'],
+  ['bob', ''],
+  ['carol', 'a:b:c'],
+  ['dörte', 'pässwörd ☃'],
+]);
+
+/** Who is asked about, in order. */
+function accessWith() {
+  const asked: string[] = [];
+  const access = basicAccess({
+    check(user, password) {
+      asked.push(`${user} ${password}`);
+      return Promise.resolve(right.get(user) === password);
+    },
+    groupsOf: (user) => (user === 'alice' ? ['ci'] : []),
+  });
+  return { access, asked };
+}
+
+const encoded = (text: string) => Buffer.from(text).toString('base64');
+
+void t.test('openAccess: takes everyone for nobody, and looks at no credentials', async (t) => {
+  for (const header of [undefined, '', basic('alice:s3cret'), 'Bearer x', 'nonsense']) {
+    t.same(await openAccess.identify(header), anonymous);
+  }
+  t.equal(openAccess.challenge, undefined);
+});
+
+void t.test('basicAccess: without a header one is nobody, with the right one somebody', async (t) => {
+  const { access, asked } = accessWith();
+  t.same(await access.identify(undefined), anonymous);
+  t.same(asked, []);
+  t.same(await access.identify(basic('alice:s3cret')), { user: 'alice', groups: ['ci'] });
+  t.same(await access.identify(basic('bob:')), { user: 'bob', groups: [] }, 'an empty password');
+  t.same(await access.identify(basic('carol:a:b:c')), { user: 'carol', groups: [] }, 'a password with colons');
+  t.same(await access.identify(basic('dörte:pässwörd ☃')), { user: 'dörte', groups: [] }, 'more than ASCII');
+  for (const scheme of ['basic', 'BASIC', 'Basic  ', 'bAsIc']) {
+    t.match(await access.identify(`${scheme} ${encoded('alice:s3cret')}`), { user: 'alice' }, scheme);
+  }
+  t.match(await access.identify(`Basic ${encoded('alice:s3cret')}  `), { user: 'alice' }, 'space behind it');
+  t.match(access.challenge, /^Basic realm="[^"]+", charset="UTF-8"$/);
+});
+
+void t.test('basicAccess: neither user nor password is how some say that they are nobody', async (t) => {
+  const { access, asked } = accessWith();
+  t.same(await access.identify(basic(':')), anonymous);
+  t.same(asked, []);
+});
+
+void t.test('basicAccess: what is wrong or not understood is 401, and never nobody', async (t) => {
+  const cases: Record<string, string> = {
+    empty: '',
+    space: ' ',
+    'the scheme alone': 'Basic',
+    'the scheme and a space': 'Basic ',
+    'a wrong password': basic('alice:S3cret'),
+    'a password with more behind it': basic('alice:s3cret '),
+    'no password': basic('alice:'),
+    'no user': basic(':s3cret'),
+    'an unknown user': basic('mallory:s3cret'),
+    'no colon': basic('alice'),
+    'another scheme': `Bearer ${encoded('alice:s3cret')}`,
+    'a scheme that begins alike': `Basics ${encoded('alice:s3cret')}`,
+    'no scheme': encoded('alice:s3cret'),
+    'no space behind the scheme': `Basic${encoded('alice:s3cret')}`,
+    'no base64': 'Basic alice:s3cret',
+    'base64 for addresses': `Basic ${Buffer.from('alice:>>>???').toString('base64url')}-_`,
+    'padding alone': 'Basic ==',
+    'two of them': `${basic('alice:s3cret')}, ${basic('alice:s3cret')}`,
+    'two in one': `${basic('alice:s3cret')} ${encoded('alice:s3cret')}`,
+    'a digest': 'Digest username="alice"',
+    'a line break': `${basic('alice:s3cret')}\n`,
+    'NUL behind the name': basic('alice\0:s3cret'),
+    'bytes that are no UTF-8': `Basic ${Buffer.from([0xff, 0xfe, 0x3a, 0xff]).toString('base64')}`,
+  };
+  const { access } = accessWith();
+  for (const [what, header] of Object.entries(cases)) {
+    await t.rejects(
+      access.identify(header),
+      {
+        kind: 'unauthorized',
+        status: 401,
+        code: 'UNAUTHORIZED',
+        message: 'The user or the password is wrong.',
+        headers: { 'www-authenticate': access.challenge! },
+      },
+      what,
+    );
+  }
+});
+
+void t.test('basicAccess: trouble with checking is told, and is no 401', async (t) => {
+  const trouble = new NarrowsError('overloaded', 'Too many.');
+  const access = basicAccess({ check: () => Promise.reject(trouble), groupsOf: () => [] });
+  await t.rejects(access.identify(basic('alice:s3cret')), trouble);
+  t.same(await access.identify(undefined), anonymous);
+});
