@@ -63,6 +63,7 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
       onTrouble: adminTrouble(log),
     }));
   if (admin) closers.push(admin.stop);
+  if (access.challenge !== undefined) warnOfPlainPasswords(config, log);
   const edge = await startEdge({
     endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets))),
     limits: {
@@ -87,6 +88,15 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
     return edge.stop(limits.stopGrace);
   });
   return { ports: edge.ports, adminPort: admin?.port, metrics };
+}
+
+/** A password that crosses a network as it is belongs to whoever listens there. */
+function warnOfPlainPasswords({ listen }: Config, log: Log): void {
+  for (const { address, tls } of listen) {
+    const { host } = parseAddress(address)!;
+    if (tls || /^(?:127\.|localhost$|::1$)/.test(host)) continue;
+    log.warn({ listen: address }, 'passwords reach this listener without encryption: give it tls, or put TLS in front');
+  }
 }
 
 async function endpointOf(

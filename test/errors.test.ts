@@ -20,7 +20,9 @@ void t.test('errors: every status is an error, and only what is unknown is a 404
   for (const name of names) {
     const { status } = errors[name];
     t.ok(Number.isInteger(status) && status >= 400 && status <= 599, `${name}: ${status}`);
-    t.equal(status === 404, name.endsWith('Unknown'), `${name}: ${status}`);
+    // A push that names what is not here has a mistake in it; what it was sent to is there.
+    const isUnknown = name.endsWith('Unknown') && name !== 'manifestBlobUnknown';
+    t.equal(status === 404, isUnknown, `${name}: ${status}`);
   }
   t.end();
 });

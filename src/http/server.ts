@@ -51,6 +51,8 @@ export interface Answered {
   readonly platform?: string;
   readonly view?: string;
   readonly cache?: string;
+  /** Who asked, where they said so. */
+  readonly user?: string;
   readonly error?: unknown;
 }
 
@@ -154,20 +156,26 @@ async function answer(
 ): Promise<void> {
   const started = performance.now();
   const id = randomUUID();
-  const failure: { error?: unknown } = {};
+  const known: Known = {};
   response.setHeader('docker-distribution-api-version', 'registry/2.0');
   response.setHeader('x-request-id', id);
   // Upstreams choose what is in here and what it is called: to a browser it is neither page nor script.
   response.setHeader('x-content-type-options', 'nosniff');
   response.setHeader('content-security-policy', "default-src 'none'; sandbox");
-  response.once('close', () => options.onAnswered(describe(request, response, id, started, failure.error)));
+  response.once('close', () => options.onAnswered(describe(request, response, id, started, known)));
   try {
-    await sender.send(await reply(request, response, endpoint, options), request, response);
+    await sender.send(await reply(request, response, endpoint, options, known), request, response);
   } catch (error) {
-    failure.error = error;
+    known.error = error;
     await drain(request, response);
     sendError(error, request, response);
   }
+}
+
+/** What is learnt on the way, for the log. */
+interface Known {
+  user?: string;
+  error?: unknown;
 }
 
 /** Who asks, and what: to read, or to write. */
@@ -176,10 +184,12 @@ async function reply(
   response: ServerResponse,
   endpoint: Endpoint,
   options: EdgeOptions,
+  known: Known,
 ): Promise<Reply> {
   const { method = '', headers } = request;
   const target = parseTarget(request.url ?? '/');
   const by = await options.access.identify(headers.authorization);
+  if (by.user !== undefined) known.user = by.user;
   const route = parsePushRoute(method, target);
   // Nobody reads what comes with a question: the connection ends with its answer.
   if (!route && hasBody(request)) response.setHeader('connection', 'close');
@@ -231,7 +241,7 @@ function describe(
   response: ServerResponse,
   id: string,
   started: number,
-  error: unknown,
+  { user, error }: Known,
 ): Answered {
   const said = (name: string) => response.getHeader(name) as string | undefined;
   const platform = said('narrows-platform');
@@ -250,6 +260,7 @@ function describe(
     ...(platform !== undefined && { platform }),
     ...(view !== undefined && { view }),
     ...(cache !== undefined && { cache }),
+    ...(user !== undefined && { user }),
     ...(error !== undefined && { error }),
   };
 }

@@ -347,9 +347,9 @@ void t.test('redis fleet: the end of a replica leaves all that it leads, at once
   const [a, b] = [await join(), await join()];
   const download = await startDownload(t);
   const sharing = download.share(await leaderOf(a.fleet));
-  const waiting = readOn((await (await followerOf(b.fleet)).follow(0, anyone))!);
+  const failure = failureOf(readOn((await (await followerOf(b.fleet)).follow(0, anyone))!));
   await a.fleet.close();
-  t.match(await within(5000, 'the end', failureOf(waiting)), { message: /has gone/ });
+  t.match(await within(5000, 'the end', failure), { message: /has gone/ });
   t.equal((await leaderOf(b.fleet)).role, 'leader');
   download.allow(Infinity);
   await sharing;

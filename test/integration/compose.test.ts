@@ -1,11 +1,15 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import t from 'tap';
+import { Agent } from 'undici';
 import { readDocument } from '../../src/oci/manifest.ts';
 import type { Index } from '../../src/oci/manifest.ts';
 import { formatPlatform } from '../../src/oci/platform.ts';
 import { buildImage } from '../fixtures/images.ts';
 import type { BuiltChild } from '../fixtures/images.ts';
-import { startTestMirror } from '../fixtures/mirror.ts';
+import { fetchAnswer, startTestMirror, temporaryFolder } from '../fixtures/mirror.ts';
 import type { TestMirror } from '../fixtures/mirror.ts';
+import { startServe } from '../fixtures/process.ts';
 import { createPusher } from '../fixtures/push.ts';
 import { hasRedis, startRedis } from '../fixtures/redis.ts';
 
@@ -79,3 +83,28 @@ void t.test(
     }
   },
 );
+
+void t.test('compose: the workers of one machine lose nothing either', async (t) => {
+  const store = await temporaryFolder(t);
+  const path = join(store, 'narrows.json');
+  const repositories = [{ name: 'team/*', hosted: true, compose: true, push: ['anonymous'] }];
+  await writeFile(path, JSON.stringify({ repositories }));
+  const { url } = await startServe(t, { args: ['--config', path, '--store', store, '--workers', '2'] });
+  // A connection for each client: they are spread over the workers.
+  const clients = platforms.map(() => {
+    const agent = new Agent({ connections: 1 });
+    t.teardown(() => agent.destroy());
+    const send: TestMirror['send'] = (method, target, body, headers = {}) =>
+      fetchAnswer(url + target, { method, headers, dispatcher: agent, ...(body !== undefined && { body }) });
+    return { send, pusher: createPusher({ send }, 'team/app') };
+  });
+  for (let round = 0; round < 20; round++) {
+    const answers = await Promise.all(
+      first.children.map((child, at) => clients[at]!.pusher.child(child, `round-${round}`)),
+    );
+    t.same(new Set(answers.map(({ status }) => status)), new Set([201]));
+    const { body, headers } = await clients[0]!.send('GET', `/v2/team/app/manifests/round-${round}`);
+    const index = readDocument(body, headers['content-type'] ?? '') as Index;
+    t.same(linesOf(index), linesOfChildren(first.children));
+  }
+});
