@@ -1,4 +1,5 @@
 import { isIP, isIPv6 } from 'node:net';
+import { reservedNames } from './access/identity.ts';
 import { parsePlatform } from './oci/platform.ts';
 
 /** One thing that is wrong, and where. */
@@ -97,6 +98,9 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
   if (access['mode'] === 'basic' && !isSet(access, 'htpasswd')) {
     mistakes.push({ path: 'access.htpasswd', message: 'expected a file of users, as htpasswd -B makes it' });
   }
+  for (const name of Object.keys(asMap(access['groups'])).filter((one) => reservedNames.includes(one))) {
+    mistakes.push({ path: `access.groups.${name}`, message: `no group can be called ${name}` });
+  }
   for (const [index, entry] of mapsOf(config['repositories']).entries()) {
     const path = `repositories.${index}`;
     const name = String(entry['name']);
@@ -111,6 +115,14 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
         path: `${path}.name`,
         message: `${upstream} is mirrored, and this would cover it: what is hosted here needs a name of its own`,
       });
+    }
+    for (const [at, { from }] of mapsOf(entry['overlays']).entries()) {
+      const [registry = ''] = String(from).split('/', 1);
+      const where = `${path}.overlays.${at}.from`;
+      if (registry.includes('.') && !upstreams.includes(registry)) {
+        mistakes.push({ path: where, message: `there is no upstream ${registry}` });
+      }
+      if (from === name) mistakes.push({ path: where, message: 'a repository supplies nothing to itself' });
     }
     for (const key of ['compose', 'push', 'owners'].filter((one) => !isHosted && entry[one] !== undefined)) {
       mistakes.push({ path: `${path}.${key}`, message: 'only what is hosted here is pushed to; add hosted: true' });

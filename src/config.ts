@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { crossCheck } from './config-cross-check.ts';
 import type { Mistake } from './config-cross-check.ts';
 import { address, anyUrl, count, duration, flag, platform, size, strict, text, url, wait } from './config-values.ts';
-import { isRepositoryName } from './oci/reference.ts';
+import { isRepositoryName, isTag } from './oci/reference.ts';
 import { formatPlatform, parsePlatform } from './oci/platform.ts';
 import type { Platform, PlatformSet } from './oci/platform.ts';
 
@@ -57,7 +57,7 @@ const names = z.array(text, { error: 'expected a list of users and groups' });
 const overlay = strict('a map such as { platform: linux/riscv64, from: ghcr.io/riscv/mysql }', {
   platform,
   from: text.refine(isRepositoryName, { error: 'expected a repository such as ghcr.io/riscv/mysql' }),
-  tag: text.optional(),
+  tag: text.refine(isTag, { error: 'expected a tag: letters, digits and _ . -, at most 128' }).optional(),
   override: flag.optional(),
 });
 
@@ -215,7 +215,8 @@ function toMistakes(issue: z.core.$ZodIssue): Mistake[] {
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((key) => ({ path: path ? `${path}.${key}` : key, message: 'there is no such key' }));
   }
-  return [{ path: path || 'configuration', message: issue.message }];
+  const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message;
+  return [{ path: path || 'configuration', message }];
 }
 
 /** A reference to platforms as the configuration spells it, already known to be right. */

@@ -77,7 +77,7 @@ void t.test('imports point one way', (t) => {
     log: { values: [] },
     oci: { values: ['errors'] },
     'config-values': { values: ['oci'] },
-    'config-cross-check': { values: ['config-values', 'oci'] },
+    'config-cross-check': { values: ['access', 'config-values', 'oci'] },
     config: { values: ['config-cross-check', 'config-values', 'oci', 'errors'] },
     'config-schema': { values: ['config'] },
     cache: { values: ['oci', 'errors'] },
@@ -110,6 +110,7 @@ void t.test('imports point one way', (t) => {
     },
     cli: {
       values: [
+        'access',
         'admin',
         'cache',
         'config',

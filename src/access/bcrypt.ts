@@ -22,12 +22,15 @@ export function createBcrypt(maxWaiting: number): Bcrypt {
       waiting.delete(id);
       if (waiting.size === 0) started.unref();
     });
-    started.on('error', (error) => {
-      thread = undefined;
-      for (const { reject } of waiting.values()) reject(error);
-      waiting.clear();
-    });
+    started.on('error', fail);
+    started.on('exit', () => fail(new Error('the thread that checks passwords has ended')));
     return started;
+  }
+
+  function fail(error: Error): void {
+    thread = undefined;
+    for (const { reject } of waiting.values()) reject(error);
+    waiting.clear();
   }
 
   return {

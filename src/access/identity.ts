@@ -8,8 +8,11 @@ export interface Identity {
 
 export const anonymous: Identity = { groups: [] };
 
-/** `anonymous` is everyone, `authenticated` everyone who has said who they are; no user can be called so. */
-export const reservedNames: readonly string[] = ['anonymous', 'authenticated'];
+/** Who puts back a step of a history on the command line. */
+export const operator: Identity = { user: 'operator', groups: [] };
+
+/** `anonymous` is everyone, `authenticated` everyone who has said who they are; nobody can be called so. */
+export const reservedNames: readonly string[] = ['anonymous', 'authenticated', 'operator'];
 
 /** Is someone among these users and groups? */
 export function isAmong({ user, groups }: Identity, names: readonly string[]): boolean {

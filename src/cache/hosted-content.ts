@@ -47,6 +47,8 @@ const pinName = 'hosted';
 export function createHostedContent({ disk, catalog, shared }: HostedContentOptions): HostedContent {
   const maxBlobBytes = shared.length === 0 ? Infinity : Math.max(...shared.map(({ maxBytes }) => maxBytes));
 
+  const tiers = [...new Set(shared.map(({ tier }) => tier))];
+
   async function share(digest: Digest, bytes: number, blob: () => Promise<Blob>): Promise<void> {
     if (shared.length === 0) return;
     const place = shared.find(({ minBytes, maxBytes }) => bytes >= minBytes && bytes <= maxBytes);
@@ -62,7 +64,7 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
   }
 
   async function openShared(digest: Digest): Promise<Blob | undefined> {
-    for (const { tier } of shared) {
+    for (const tier of tiers) {
       const blob = await tier.open(digest);
       if (blob) return blob;
     }
@@ -90,7 +92,7 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
     async has(digest) {
       if (isEmptyDigest(digest)) return true;
       // Where replicas share, that is what counts: the disk is this one's alone.
-      const places = shared.length > 0 ? shared.map(({ tier }) => tier) : [disk];
+      const places = tiers.length > 0 ? tiers : [disk];
       for (const place of places) if ((await place.has(digest)) !== undefined) return true;
       return false;
     },
@@ -123,7 +125,7 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
     kept: (after) => catalog.pinnedAs(pinName, after, 1000),
 
     async release(digest) {
-      for (const { tier } of shared) await tier.delete(digest);
+      for (const tier of tiers) await tier.delete(digest);
       // The disk evicts it in its turn.
       catalog.unpin(pinName, digest);
     },

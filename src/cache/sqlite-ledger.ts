@@ -25,8 +25,9 @@ export function openSqliteLedger(path: string): SqliteLedger {
     throw error;
   }
   const select = database.prepare('SELECT value FROM entries WHERE repository = ? AND key = ?');
+  // No text has such a byte as the last one: what begins with the prefix is before it.
   const page = database.prepare(
-    'SELECT key, value FROM entries WHERE repository = ?1 AND key > ?2 AND key >= ?3 AND substr(key, 1, length(?3)) = ?3 ORDER BY key LIMIT ?4',
+    `SELECT key, value FROM entries WHERE repository = ?1 AND key > ?2 AND key >= ?3 AND key < ?3 || CAST(x'FF' AS TEXT) ORDER BY key LIMIT ?4`,
   );
   const put = database.prepare('INSERT OR REPLACE INTO entries VALUES (?, ?, ?)');
   const remove = database.prepare('DELETE FROM entries WHERE repository = ? AND key = ?');

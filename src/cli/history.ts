@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { operator } from '../access/identity.ts';
 import { NarrowsError } from '../errors.ts';
 import { parseImageName } from '../oci/reference.ts';
 import type { Step } from '../push/books.ts';
@@ -38,7 +39,7 @@ async function history(image: string, flags: HistoryFlags, io: Io): Promise<void
       throw new CommandError(1, 'Nothing is hosted here: no repository in the configuration says hosted: true.');
     const books = createHistory(pushParts({ config, now }, hosted));
     try {
-      if (wanted !== undefined) await books.restore(name, reference, wanted, { user: 'operator', groups: [] });
+      if (wanted !== undefined) await books.restore(name, reference, wanted, operator);
       return await books.of(name, reference);
     } catch (error) {
       if (error instanceof NarrowsError) throw new CommandError(1, error.message, { cause: error });
@@ -54,6 +55,9 @@ function readStep(text: string): number {
 }
 
 function parse(image: string): { name: string; reference: string } {
+  if (/^[^/]+:\d+\//.test(image)) {
+    throw new CommandError(2, 'Give the name without the address of the mirror, as in team/app:1.');
+  }
   try {
     const { name, reference } = parseImageName(image);
     if (reference.kind === 'tag') return { name, reference: reference.tag };

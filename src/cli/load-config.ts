@@ -62,6 +62,7 @@ async function unreadable(config: Config): Promise<Mistake[]> {
     ['cache.redis.ca', config.cache.redis.ca],
     ['cache.redis.passwordFile', config.cache.redis.passwordFile],
     ['cache.s3.secretAccessKeyFile', config.cache.s3.secretAccessKeyFile],
+    ['access.htpasswd', config.access.htpasswd],
     ...config.listen.flatMap(({ tls }, index): [string, string | undefined][] => [
       [`listen.${index}.tls.cert`, tls?.cert],
       [`listen.${index}.tls.key`, tls?.key],

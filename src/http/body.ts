@@ -4,12 +4,15 @@ import { NarrowsError } from '../errors.ts';
 
 /** The body of a push. It breaks off when the client does, and when the client is silent for too long. */
 export async function* bodyOf(request: IncomingMessage, stallMs: number): AsyncGenerator<Buffer> {
-  const timer = setTimeout(() => request.destroy(new Error('the client sends nothing')), stallMs);
+  const wait = () => setTimeout(() => request.destroy(new Error('the client sends nothing')), stallMs);
+  let timer = wait();
   try {
     // Who stops reading has an answer to give: the connection stays.
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-      timer.refresh();
+      // While it is written down, nobody waits for the client.
+      clearTimeout(timer);
       yield chunk as Buffer;
+      timer = wait();
     }
   } catch (cause) {
     throw new NarrowsError('uploadInvalid', 'The request broke off before its end.', { cause });

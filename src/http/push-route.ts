@@ -2,7 +2,6 @@ import { NarrowsError } from '../errors.ts';
 import { parseDigest } from '../oci/digest.ts';
 import { parseReference, parseRepositoryName, parseTag } from '../oci/reference.ts';
 import type { PushRoute } from '../push/request.ts';
-import { unknownRoute } from './route.ts';
 import type { Target } from './route.ts';
 
 /** More tags than anyone gives one manifest at once. */
@@ -11,7 +10,7 @@ const maxTags = 50;
 /**
  * What is written, or asked of an upload; undefined for what is read.
  *
- * @throws NarrowsError methodNotAllowed, routeUnknown, nameInvalid, digestInvalid, manifestUnknown
+ * @throws NarrowsError methodNotAllowed, nameInvalid, digestInvalid, manifestUnknown, queryInvalid
  */
 export function parsePushRoute(method: string, target: Target): PushRoute | undefined {
   const upload = /^\/(.+)\/blobs\/uploads(?:\/([^/]*))?$/.exec(target.rest);
@@ -63,8 +62,7 @@ function parseUpload(method: string, target: Target, name: string, id: string): 
   }
 }
 
-function placeOf({ place, rest }: Target, name: string) {
-  if (rest.length === 0) throw unknownRoute();
+function placeOf({ place }: Target, name: string) {
   const { path, namespace } = place;
   return { path, ...(namespace !== undefined && { namespace }), name: parseRepositoryName(name) };
 }

@@ -100,7 +100,7 @@ function parsePage(query: URLSearchParams): Page {
   return { ...(n !== null && { n: Number(n) }), ...(last !== null && { last }) };
 }
 
-export function unknownRoute(): NarrowsError {
+function unknownRoute(): NarrowsError {
   return new NarrowsError(
     'routeUnknown',
     'This is no address of the registry API: /v2/<name>/manifests/<reference>, blobs/<digest>, tags/list or referrers/<digest>.',

@@ -146,7 +146,7 @@ async function listen(
   return server;
 }
 
-/** A request's life: parse, pull, send, and one line about it. */
+/** A request's life: who asks, what, the answer, and one line about it. */
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,

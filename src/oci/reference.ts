@@ -40,9 +40,13 @@ export function parseReference(text: string): Reference {
   return { kind: 'tag', tag: parseTag(text) };
 }
 
+export function isTag(text: string): text is Tag {
+  return tagGrammar.test(text);
+}
+
 /** @throws NarrowsError manifestUnknown */
 export function parseTag(text: string): Tag {
-  if (tagGrammar.test(text)) return text as Tag;
+  if (isTag(text)) return text;
   throw new NarrowsError(
     'manifestUnknown',
     `${JSON.stringify(text.slice(0, 160))} can be no tag: letters, digits and _ . -, at most 128 characters.`,

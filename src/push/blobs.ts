@@ -15,17 +15,17 @@ export interface Stretch {
 }
 
 export interface BlobPushes {
-  /** The id of a new upload. @throws NarrowsError overloaded */
+  /** The id of a new upload. @throws NarrowsError overloaded, storeUnavailable */
   begin(repository: string): Promise<string>;
   /** How much is here. @throws NarrowsError uploadUnknown */
   status(repository: string, id: string): Promise<number>;
-  /** @returns how much is here then. @throws NarrowsError uploadUnknown, uploadOutOfOrder, tooLarge */
+  /** @returns how much is here then. @throws NarrowsError uploadUnknown, uploadOutOfOrder, tooLarge, storeUnavailable */
   append(repository: string, id: string, stretch: Stretch): Promise<number>;
-  /** @throws NarrowsError uploadUnknown, digestInvalid, storeUnavailable */
+  /** @throws NarrowsError uploadUnknown, digestInvalid, tooLarge, storeUnavailable */
   finish(repository: string, id: string, digest: Digest): Promise<void>;
   /** @throws NarrowsError uploadUnknown */
   cancel(repository: string, id: string): Promise<void>;
-  /** Makes another repository's blob this one's as well; false where it cannot be. */
+  /** Makes another repository's blob this one's as well; false where it cannot be. @throws NarrowsError storeUnavailable */
   mount(repository: string, digest: Digest, from: string): Promise<boolean>;
   /** @throws NarrowsError blobUnknown, denied for a part of something that stays */
   delete(repository: string, digest: Digest): Promise<void>;

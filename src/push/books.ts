@@ -92,7 +92,7 @@ export function eraseManifest(draft: Draft, digest: Digest, entry: ManifestEntry
 }
 
 /** Those who saw no use before this one have to look again. */
-export function markUsed(draft: Draft): void {
+function markUsed(draft: Draft): void {
   draft.set(keys.epoch, crypto.randomUUID());
 }
 
@@ -101,30 +101,42 @@ export async function moveTag(draft: Draft, tag: string, to: Omit<Step, 'step'>,
   const before = await draft.get<TagEntry>(keys.tag(tag));
   const step = (before?.step ?? 0) + 1;
   draft.set(keys.tag(tag), { digest: to.digest, mediaType: to.mediaType, step } satisfies TagEntry);
-  if (before) draft.delete(keys.use(before.digest, `tag/${tag}`));
+  if (before) await endUse(draft, before.digest, `tag/${tag}`, to.atMs);
   draft.set(keys.use(to.digest, `tag/${tag}`), 1);
   draft.set(keys.step(tag, step), { ...to, step } satisfies Step);
   draft.set(keys.use(to.digest, `step/${tag}/${step}`), 1);
-  await forgetSteps(draft, tag, step - maxSteps);
+  await forgetSteps(draft, tag, step - maxSteps, to.atMs);
   markUsed(draft);
 }
 
 /** Up to this one: there may be more than one too many, where more were kept before. */
-async function forgetSteps(draft: Draft, tag: string, last: number): Promise<void> {
+async function forgetSteps(draft: Draft, tag: string, last: number, atMs: number): Promise<void> {
   if (last < 1) return;
-  for (let after = '', page; (page = await draft.list<Step>(keys.steps(tag), after, pageSize)).length > 0;) {
-    for (const { value } of page) {
-      if (value.step > last) return;
-      draft.delete(keys.step(tag, value.step));
-      draft.delete(keys.use(value.digest, `step/${tag}/${value.step}`));
-    }
+  for await (const { value } of all<Step>(draft, keys.steps(tag))) {
+    if (value.step > last) return;
+    draft.delete(keys.step(tag, value.step));
+    await endUse(draft, value.digest, `step/${tag}/${value.step}`, atMs);
+  }
+}
+
+/** From here on the manifest may be without a use: how long it stays is counted from now. */
+async function endUse(draft: Draft, digest: Digest, by: string, atMs: number): Promise<void> {
+  draft.delete(keys.use(digest, by));
+  const entry = await draft.get<ManifestEntry>(keys.manifest(digest));
+  if (entry) draft.set(keys.manifest(digest), { ...entry, atMs } satisfies ManifestEntry);
+}
+
+/** All entries by prefix, page by page, as they are now. */
+export async function* all<T>(draft: Draft, prefix: string): AsyncGenerator<Listed<T>> {
+  for (let after = '', page; (page = await draft.list<T>(prefix, after, pageSize)).length > 0;) {
+    yield* page;
     after = page.at(-1)!.name;
   }
 }
 
 /** A tag goes with its history. */
-export async function eraseTag(draft: Draft, tag: string, entry: TagEntry): Promise<void> {
+export async function eraseTag(draft: Draft, tag: string, entry: TagEntry, atMs: number): Promise<void> {
   draft.delete(keys.tag(tag));
-  draft.delete(keys.use(entry.digest, `tag/${tag}`));
-  await forgetSteps(draft, tag, Infinity);
+  await endUse(draft, entry.digest, `tag/${tag}`, atMs);
+  await forgetSteps(draft, tag, Infinity, atMs);
 }

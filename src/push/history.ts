@@ -53,6 +53,8 @@ export function createHistory({ ledger, content, rules, now }: Omit<PushParts, '
         if (!step || !target) {
           throw new NarrowsError('manifestUnknown', `${repository}:${tag} has no step ${wanted} that can be put back.`);
         }
+        // It is what the tag means already.
+        if (current?.digest === step.digest) return step;
         const { digest, mediaType } = step;
         const changed = (await tagging.changes(current, step)).map(({ name }) => name);
         const next = { digest, mediaType, atMs: now(), by: nameOf(by), changed, restored: wanted };

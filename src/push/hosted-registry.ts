@@ -67,7 +67,7 @@ export function createHostedRegistry(ledger: Ledger, content: HostedContent, max
   }
 
   return {
-    name: 'this registry',
+    name: 'This registry',
     head: (repository, reference) => troubled(() => meant(repository, reference)),
     manifest: (repository, reference) => troubled(() => manifest(repository, reference)),
     blobHead: (repository, digest) =>

@@ -1,7 +1,7 @@
 import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Tag } from '../oci/reference.ts';
-import { eraseManifest, eraseTag, keys, writeManifest } from './books.ts';
+import { all, eraseManifest, eraseTag, keys, writeManifest } from './books.ts';
 import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
 import { transact } from './draft.ts';
 import type { Draft } from './draft.ts';
@@ -33,8 +33,6 @@ export interface ManifestPushes {
 }
 
 const namedAtMost = 20;
-/** Of tags and steps that one digest may have when it is deleted. */
-const maxListed = 10_000;
 
 /** Manifests on their way in and out: nothing is visible before all that it names is here, and then all at once. */
 export function createManifestPushes({ ledger, content, rules: limits, now }: PushParts): ManifestPushes {
@@ -55,7 +53,9 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     const before = await draft.get<ManifestEntry>(keys.manifest(digest));
     const uses = [...new Set([...blobs, ...manifests].map((one: Needed) => one.digest))];
     const entry = { mediaType, bytes: bytes.length, atMs: now(), uses, ...(subject && { subject }) };
-    if (!before) writeManifest(draft, { digest, entry, descriptor: referrerOf(pushed, digest) });
+    // Pushed again, it is as new as any other.
+    if (before) draft.set(keys.manifest(digest), { ...before, atMs: now() } satisfies ManifestEntry);
+    else writeManifest(draft, { digest, entry, descriptor: referrerOf(pushed, digest) });
   }
 
   async function erase(draft: Draft, place: Place, digest: Digest): Promise<void> {
@@ -65,7 +65,7 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     // A step of a tag's history is as much someone's as the tag.
     await tagging.checkRemoval(place, { digest, mediaType: entry.mediaType });
     eraseManifest(draft, digest, entry);
-    for (const { name } of await draft.list(keys.use(digest, 'step/'), '', maxListed)) {
+    for await (const { name } of all(draft, keys.use(digest, 'step/'))) {
       // A step that cannot be put back any more is none.
       draft.delete(keys.use(digest, `step/${name}`));
       const slash = name.lastIndexOf('/');
@@ -77,7 +77,7 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     const entry = await draft.get<TagEntry>(keys.tag(tag));
     if (!entry) throw unknown(place.repository, tag);
     await tagging.checkRemoval(place, entry);
-    await eraseTag(draft, tag, entry);
+    await eraseTag(draft, tag, entry, now());
   }
 
   return {
@@ -87,16 +87,20 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
         throw new NarrowsError('digestInvalid', `What was sent is ${digest}, not ${wanted}.`);
       }
       const pushed = readPushed(bytes, contentType);
-      const put = async (draft: Draft) => {
+      let isKept = false;
+      const enter = async (draft: Draft) => {
         await checkNeeded(draft, pushed);
-        await keep(digest, bytes);
+        // Once, however often others come in between.
+        if (!isKept) await keep(digest, bytes);
+        isKept = true;
         await write(draft, pushed, digest);
         let meant = digest;
         for (const tag of tags) meant = await tagging.put(draft, place, tag, pushed, digest);
         return meant;
       };
+      // More tags than one are seldom: without a turn of their own they meet others, and try again.
       const turn = `${place.repository}:${tags[0] ?? digest}`;
-      const meant = await turns(turn, () => transact(ledger, place.repository, put));
+      const meant = await turns(turn, () => transact(ledger, place.repository, enter));
       for (const one of new Set([digest, meant])) await secure(content, one);
       return { digest, ...(pushed.subject && { subject: pushed.subject }), ...(meant !== digest && { index: meant }) };
     },
@@ -113,8 +117,7 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
           const message = `${digest} is part of sha${parent.name}, which is here too: delete that first.`;
           throw new NarrowsError('denied', message);
         }
-        const tags = await draft.list(keys.use(digest, 'tag/'), '', maxListed);
-        for (const { name } of tags) await eraseTagOf(draft, place, name);
+        for await (const { name } of all(draft, keys.use(digest, 'tag/'))) await eraseTagOf(draft, place, name);
         await erase(draft, place, digest);
       });
     },

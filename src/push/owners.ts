@@ -37,8 +37,9 @@ export function checkOwners(rules: readonly OwnerRule[] | undefined, by: Identit
     const owners = ownersOf(rules, platform);
     if (isAmong(by, owners)) continue;
     const what = platform ? name : 'what is of no platform';
-    const whose = owners.length > 0 ? `belongs to ${owners.join(', ')}` : 'belongs to nobody';
-    throw new NarrowsError('denied', `You may not push ${what} here: it ${whose}.`, {
+    const whose =
+      owners.length > 0 ? `belongs to ${owners.join(', ')}` : 'belongs to nobody that the configuration names';
+    throw new NarrowsError('denied', `You may not change ${what} here: it ${whose}.`, {
       detail: { platform: name, owners },
     });
   }

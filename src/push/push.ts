@@ -22,7 +22,7 @@ export function createPush(parts: PushParts): Push {
   const blobs = createBlobPushes(parts);
   const manifests = createManifestPushes(parts);
 
-  /** @throws NarrowsError methodNotAllowed, denied */
+  /** @throws NarrowsError methodNotAllowed, unauthorized, denied */
   function placeOf({ name, namespace }: PushRoute, by: Identity): Place {
     const hosted = namespace === undefined ? rules.hosted(name) : undefined;
     if (!hosted) throw notHosted(name);
@@ -130,9 +130,13 @@ export function createPush(parts: PushParts): Push {
 export const refusePushes: Push = ({ route }) => Promise.reject(notHosted(route.name));
 
 function notHosted(name: string): NarrowsError {
-  return new NarrowsError('methodNotAllowed', `${name} is read through this mirror: push to its registry itself.`, {
-    headers: { allow: 'GET, HEAD' },
-  });
+  return new NarrowsError(
+    'methodNotAllowed',
+    `${name} is read through this mirror: push to its registry itself, or say hosted: true for it in the configuration.`,
+    {
+      headers: { allow: 'GET, HEAD' },
+    },
+  );
 }
 
 /**
@@ -153,6 +157,7 @@ function startOf({ contentRange, bytes }: PushRequest): number | undefined {
   return Number(first);
 }
 
+/** @throws NarrowsError tooLarge, uploadInvalid */
 async function readWhole(body: AsyncIterable<Buffer>, bytes: number | undefined, maxBytes: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let length = bytes ?? 0;

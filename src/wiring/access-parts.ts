@@ -9,9 +9,10 @@ import type { Context } from './context.ts';
 /** How a mirror finds out who asks. @throws Error what is wrong with the file of users, in one sentence */
 export async function openAccessParts({ config, log, closers }: Context): Promise<Access> {
   const { mode, htpasswd: path, groups } = config.access;
-  if (mode === 'none' || path === null) return openAccess;
+  if (mode === 'none') return openAccess;
+  if (path === null) throw new Error('access.mode is basic, and access.htpasswd names no file of users');
   const { passwordChecks, rememberedPasswords } = config.limits;
-  const read = createReader(path, (error) =>
+  const read = createReader(path, groups, (error) =>
     log.error({ err: error, path }, 'the users cannot be read; going by the last'),
   );
   await read();
@@ -26,7 +27,11 @@ export async function openAccessParts({ config, log, closers }: Context): Promis
 }
 
 /** The users as the file has them; while it has a mistake, as it had them before. */
-function createReader(path: string, onTrouble: (error: unknown) => void): () => Promise<ReadonlyMap<string, string>> {
+function createReader(
+  path: string,
+  groups: object,
+  onTrouble: (error: unknown) => void,
+): () => Promise<ReadonlyMap<string, string>> {
   let users: ReadonlyMap<string, string> | undefined;
   let seen = '';
   return async () => {
@@ -37,7 +42,7 @@ function createReader(path: string, onTrouble: (error: unknown) => void): () => 
       const text = await readFile(path, 'utf8');
       // Also where it is wrong: that is said once.
       seen = version;
-      users = check(parseHtpasswd(text));
+      users = check(parseHtpasswd(text), groups);
     } catch (cause) {
       if (!users) throw new Error(`${path} is no file of users: ${(cause as Error).message}`, { cause });
       onTrouble(cause);
@@ -46,8 +51,11 @@ function createReader(path: string, onTrouble: (error: unknown) => void): () => 
   };
 }
 
-function check(users: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+function check(users: ReadonlyMap<string, string>, groups: object): ReadonlyMap<string, string> {
   const reserved = reservedNames.find((name) => users.has(name));
   if (reserved !== undefined) throw new Error(`no user can be called ${reserved}`);
+  // A right that is given to the one would be the other's as well.
+  const shared = Object.keys(groups).find((name) => users.has(name));
+  if (shared !== undefined) throw new Error(`${shared} is a user and a group`);
   return users;
 }

@@ -41,7 +41,12 @@ export function repositoryRules({ repositories, access, hosting }: Config): Repo
   return {
     settingsOf: (key) => found(key)?.settings,
     hostedOf: (key) => found(key)?.hosted || undefined,
-    pullersOf: (key) => (access.mode === 'none' ? ['anonymous'] : (found(key)?.pull ?? access.pull)),
+    pullersOf(key) {
+      if (access.mode === 'none') return ['anonymous'];
+      const { pull = access.pull, hosted } = found(key) ?? {};
+      // Who pushes asks what is there already.
+      return hosted ? [...pull, ...hosted.push, ...(hosted.owners ?? []).flatMap(({ owners }) => owners)] : pull;
+    },
   };
 }
 

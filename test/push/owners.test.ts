@@ -94,9 +94,9 @@ void t.test('checkOwners: whoever owns all that changes may, by name, by group, 
 void t.test('checkOwners: says whose the platform is', (t) => {
   const rules = rulesOf({ 'linux/amd64': ['alice', 'ci'] });
   const cases: [changed: string, message: string, owners: string[]][] = [
-    ['linux/amd64/v2', 'You may not push linux/amd64/v2 here: it belongs to alice, ci.', ['alice', 'ci']],
-    ['linux/arm64', 'You may not push linux/arm64 here: it belongs to nobody.', []],
-    [other, 'You may not push what is of no platform here: it belongs to nobody.', []],
+    ['linux/amd64/v2', 'You may not change linux/amd64/v2 here: it belongs to alice, ci.', ['alice', 'ci']],
+    ['linux/arm64', 'You may not change linux/arm64 here: it belongs to nobody that the configuration names.', []],
+    [other, 'You may not change what is of no platform here: it belongs to nobody that the configuration names.', []],
   ];
   for (const [changed, message, owners] of cases) {
     t.throws(() => checkOwners(rules, { user: 'bob', groups: [] }, [entry(changed)]), {
