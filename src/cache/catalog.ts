@@ -49,6 +49,9 @@ export interface Catalog {
   pinned(): Set<Digest>;
   /** All of it, page by page in the order of digests. */
   entries(after: string, count: number): Entry[];
+  /** It was pushed here: that it is on this disk gives nobody a right to it. */
+  markHosted(digest: Digest): void;
+  isHosted(digest: Digest): boolean;
   learn(parent: Digest, links: readonly Link[]): void;
   /** An image says its own platform, in its config. */
   learnPlatform(image: Digest, platform: string): void;
@@ -84,6 +87,7 @@ const schema = `
   );
   CREATE INDEX IF NOT EXISTS links_by_child ON links (child);
   CREATE TABLE IF NOT EXISTS images (digest TEXT PRIMARY KEY, platform TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS hosted (digest TEXT PRIMARY KEY) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS pins (name TEXT, digest TEXT, deep INTEGER NOT NULL, PRIMARY KEY (name, digest)) WITHOUT ROWID;
 `;
 
@@ -136,6 +140,9 @@ export function openCatalog(path: string, now: () => number): Catalog {
   const pin = sql('INSERT OR REPLACE INTO pins VALUES (?1, ?2, ?3)');
   const unpin = sql('DELETE FROM pins WHERE name = ?1 AND (?2 IS NULL OR digest = ?2)');
   const pins = sql('SELECT digest FROM pins WHERE name = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3');
+  const markHosted = sql('INSERT OR IGNORE INTO hosted VALUES (?1)');
+  const isHosted = sql('SELECT 1 FROM hosted WHERE digest = ?1');
+  const unmark = sql('DELETE FROM hosted WHERE digest = ?1');
   const marks = new Map<Digest, number>();
   const flushing = setInterval(() => {
     try {
@@ -175,6 +182,7 @@ export function openCatalog(path: string, now: () => number): Catalog {
         remove.run(digest);
         forget.run(digest);
         unplace.run(digest);
+        unmark.run(digest);
       });
     },
     has: (digest) => has.get(digest) !== undefined,
@@ -205,6 +213,8 @@ export function openCatalog(path: string, now: () => number): Catalog {
         prune.run();
       });
     },
+    markHosted: (digest) => void markHosted.run(digest),
+    isHosted: (digest) => isHosted.get(digest) !== undefined,
     learnPlatform: (digest, platform) => void image.run(digest, platform),
     served(digest) {
       const all = platforms.all(digest).map(({ platform }) => String(platform));

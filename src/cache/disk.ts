@@ -34,8 +34,8 @@ export interface DiskBooks {
 }
 
 export interface DiskTier extends GrowingTier {
-  /** Takes a file of the same device over as the content of a digest, which the caller has verified. */
-  adopt(path: string, digest: Digest): Promise<void>;
+  /** Takes a file's bytes over as the content of a digest; the file is gone then. */
+  adopt(from: string, digest: Digest): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -130,14 +130,12 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
       );
     },
 
-    async adopt(temporary, digest) {
-      const file = await open(temporary, constants.O_RDONLY | constants.O_NOFOLLOW);
-      try {
-        await file.sync();
-        await publish(file, temporary, digest);
-      } finally {
-        await file.close();
-      }
+    async adopt(from, digest) {
+      const file = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW);
+      const { size } = await identityOf(file);
+      // Another process may have it open and write to it: what is kept is a copy that nobody else knows.
+      await tier.put(digest, fileBlob(file, readers.open(file), size, undefined));
+      await rm(from, { force: true });
     },
 
     close: () => claim.release(),

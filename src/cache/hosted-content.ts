@@ -33,7 +33,7 @@ export interface SharedPlace {
 
 export interface HostedContentOptions {
   readonly disk: Pick<DiskTier, 'adopt' | 'put' | 'open' | 'has'>;
-  readonly catalog: Pick<Catalog, 'pin' | 'unpin' | 'pinnedAs'>;
+  readonly catalog: Pick<Catalog, 'pin' | 'unpin' | 'pinnedAs' | 'markHosted'>;
   /** Where replicas share; none for one machine, whose disk is the place then. */
   readonly shared: readonly SharedPlace[];
 }
@@ -48,6 +48,12 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
   const maxBlobBytes = shared.length === 0 ? Infinity : Math.max(...shared.map(({ maxBytes }) => maxBytes));
 
   const tiers = [...new Set(shared.map(({ tier }) => tier))];
+
+  /** Before it is there: what evicts must never find it without. */
+  function hold(digest: Digest): void {
+    catalog.markHosted(digest);
+    catalog.pin(pinName, [{ digest, deep: false }]);
+  }
 
   async function share(digest: Digest, bytes: number, blob: () => Promise<Blob>): Promise<void> {
     if (shared.length === 0) return;
@@ -76,15 +82,14 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
 
     async adopt(path, bytes, digest) {
       if (isEmptyDigest(digest)) return;
-      // Before it is there: what evicts must never find it without.
-      catalog.pin(pinName, [{ digest, deep: false }]);
+      hold(digest);
       await disk.adopt(path, digest);
       await share(digest, bytes, () => openHere(digest));
     },
 
     async put(digest, bytes) {
       if (isEmptyDigest(digest)) return;
-      catalog.pin(pinName, [{ digest, deep: false }]);
+      hold(digest);
       await disk.put(digest, bytesBlob(bytes, 'miss'));
       await share(digest, bytes.length, () => Promise.resolve(bytesBlob(bytes, 'miss')));
     },
@@ -117,7 +122,7 @@ export function createHostedContent({ disk, catalog, shared }: HostedContentOpti
 
     async secure(digest) {
       if (isEmptyDigest(digest)) return;
-      catalog.pin(pinName, [{ digest, deep: false }]);
+      hold(digest);
       const bytes = await disk.has(digest);
       if (bytes !== undefined) await share(digest, bytes, () => openHere(digest));
     },

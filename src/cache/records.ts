@@ -27,6 +27,8 @@ export interface ManifestRecord {
 export interface BlobRecord {
   /** Bytes; absent where nobody said. */
   readonly size?: number;
+  /** Its own upstream answered for it, or sent it: more than a manifest that lists it. */
+  readonly isAnswered?: true;
 }
 
 /** An index that was made here: enough to make it again from the original. */
@@ -105,7 +107,11 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
       (one, other) => lastWordMs(one) >= lastWordMs(other),
     ),
     manifests: space('manifests', ({ mediaType }) => typeof mediaType === 'string' && isMediaType(mediaType)),
-    blobs: space('blobs', ({ size }) => size === undefined || isCount(size)),
+    blobs: space(
+      'blobs',
+      ({ size, isAnswered }) =>
+        (size === undefined || isCount(size)) && (isAnswered === undefined || isAnswered === true),
+    ),
     narrowed: space(
       'narrowed',
       ({ index, kept, added = [], as, primary = '' }) =>

@@ -1,7 +1,7 @@
 import type { JsonObject } from './json.ts';
 import { readSource } from './manifest.ts';
 import { mediaTypes } from './media-types.ts';
-import { indexLabels, isPlatformWord, partJson, readLabels, readPart, readParts } from './part.ts';
+import { checkOneKind, indexLabels, isPlatformWord, partJson, readLabels, readPart, readParts } from './part.ts';
 import type { IndexToWrite, Part } from './part.ts';
 import { formatPlatform, normalise } from './platform.ts';
 import type { Platform } from './platform.ts';
@@ -29,6 +29,7 @@ export interface Alternate extends Part {
 /** @throws SyntaxError with the reason */
 export function readAlternates(bytes: Uint8Array): Alternates {
   const source = readSource(bytes);
+  checkOneKind(source);
   const { schemaVersion, mediaType } = source;
   if (schemaVersion !== 2) throw new SyntaxError('its schemaVersion is not 2');
   if (mediaType !== undefined && mediaType !== mediaTypes.alternates) throw new SyntaxError('its mediaType is another');

@@ -3,7 +3,17 @@ import type { Json, JsonObject } from './json.ts';
 import { readSource } from './manifest.ts';
 import type { Manifest } from './manifest.ts';
 import { mediaTypes } from './media-types.ts';
-import { besides, indexLabels, isPlatformWord, maxParts, partJson, readLabels, readPart, readParts } from './part.ts';
+import {
+  besides,
+  checkOneKind,
+  indexLabels,
+  isPlatformWord,
+  maxParts,
+  partJson,
+  readLabels,
+  readPart,
+  readParts,
+} from './part.ts';
 import type { IndexToWrite, Part, PlatformImage } from './part.ts';
 import { fit, formatPlatform, parsePlatform } from './platform.ts';
 import type { Platform } from './platform.ts';
@@ -38,6 +48,7 @@ const maxLayers = 10 * maxParts;
 /** @throws SyntaxError with the reason */
 export function readCombined(bytes: Uint8Array): Combined {
   const source = readSource(bytes);
+  checkOneKind(source);
   const { schemaVersion, mediaType, dependencies } = source;
   if (schemaVersion !== 2) throw new SyntaxError('its schemaVersion is not 2');
   if (mediaType !== undefined && mediaType !== mediaTypes.combined) throw new SyntaxError('its mediaType is another');

@@ -5,6 +5,8 @@ export interface JsonObject {
 }
 
 const maxDepth = 64;
+/** More than any manifest or config has; what reading costs goes by it, not by bytes. */
+const maxValues = 100_000;
 
 /**
  * Parses JSON that decides something. Stricter than JSON.parse, because a document that two readers understand
@@ -47,8 +49,11 @@ const { rawJSON: rawJson, isRawJSON: isRawJson } = JSON as unknown as {
 /** One pass over the text for depth and repeated keys; everything else is JSON.parse's to judge. */
 function checkShape(text: string): void {
   const open: (Set<string> | undefined)[] = [];
+  let values = 0;
   for (let at = 0; at < text.length; at++) {
     const character = text[at];
+    if (character === ',' || character === '{' || character === '[') values++;
+    if (values > maxValues) throw new SyntaxError(`it has more than ${maxValues} values`);
     if (character === '{' || character === '[') {
       if (open.length === maxDepth) throw new SyntaxError(`nested deeper than ${maxDepth} levels`);
       open.push(character === '{' ? new Set() : undefined);

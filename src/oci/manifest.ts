@@ -81,20 +81,62 @@ export function readDocument(bytes: Uint8Array, contentType: string): Document {
 }
 
 const decisiveKeys = new Map(
-  ['schemaVersion', 'mediaType', 'artifactType', 'manifests', 'config', 'layers', 'subject'].map((key) => [
-    key.toLowerCase(),
-    key,
-  ]),
+  [
+    'schemaVersion',
+    'mediaType',
+    'artifactType',
+    'manifests',
+    'config',
+    'layers',
+    'subject',
+    'annotations',
+    'digest',
+    'size',
+    'platform',
+    'urls',
+    'data',
+    'architecture',
+    'os',
+    'os.version',
+    'os.features',
+    'variant',
+  ].map((key) => [foldKey(key), key]),
 );
+
+/** Could someone take it for one of the keys that decide what a document is? */
+export function isDecisiveKey(text: string): boolean {
+  return decisiveKeys.has(foldKey(text));
+}
+
+/** As Go's encoding/json compares keys: in any case, and two letters outside of ASCII are ones within. */
+function foldKey(key: string): string {
+  return key.replaceAll('\u017f', 's').replaceAll('\u212a', 'k').toLowerCase();
+}
 
 /** A JSON object whose keys no two readers take for different ones. @throws SyntaxError with the reason */
 export function readSource(bytes: Uint8Array): JsonObject {
   const source = asObject(parseStrictly(bytes));
   if (!source) throw new SyntaxError('it is not a JSON object');
   // Clients written in Go read keys in any case: to them, `Manifests` beside `manifests` is another list.
-  const disguised = Object.keys(source).find((key) => (decisiveKeys.get(key.toLowerCase()) ?? key) !== key);
-  if (disguised !== undefined) throw new SyntaxError(`it spells a key as ${JSON.stringify(disguised)}`);
+  checkKeys(source);
   return source;
+}
+
+/** @throws SyntaxError for a key that another reader takes for one that decides, or for another of the same object */
+function checkKeys(value: Json | undefined): void {
+  if (Array.isArray(value)) return value.forEach(checkKeys);
+  const object = asObject(value);
+  if (!object) return;
+  const seen = new Set<string>();
+  for (const [key, entry] of Object.entries(object)) {
+    const folded = foldKey(key);
+    if (seen.has(folded) || (decisiveKeys.get(folded) ?? key) !== key) {
+      throw new SyntaxError(`it spells a key as ${JSON.stringify(key.slice(0, 80))}`);
+    }
+    seen.add(folded);
+    // Their keys are anyone's, and nobody reads them in any case but theirs.
+    if (key !== 'annotations' && key !== 'labels') checkKeys(entry);
+  }
 }
 
 function parseStrictly(bytes: Uint8Array): Json {
@@ -202,6 +244,8 @@ export function readStrings(value: Json | undefined): Record<string, string> {
 
 /** BuildKit files what it says about an image beside it, as a child for `unknown/unknown` that names its subject. */
 export function attestedDigest(child: Descriptor): string | undefined {
+  // What runs somewhere is an image, whatever it says that it speaks of: clients take it for one.
+  if (isPlatform(child.platform)) return undefined;
   return child.annotations['vnd.docker.reference.digest'];
 }
 
@@ -210,10 +254,12 @@ export function isPlatform(platform: Platform | undefined): platform is Platform
   return platform !== undefined && platform.os !== 'unknown' && platform.architecture !== 'unknown';
 }
 
-/** The platform that an image's config says; undefined for what is no config. */
+/** The platform that an image's config says; undefined for what is no config, or says it in two ways. */
 export function readConfigPlatform(bytes: Uint8Array): Platform | undefined {
   try {
-    return readPlatform(parseJson(bytes));
+    const config = asObject(parseJson(bytes));
+    const isPlain = Object.keys(config ?? {}).every((key) => (decisiveKeys.get(foldKey(key)) ?? key) === key);
+    return isPlain ? readPlatform(config) : undefined;
   } catch {
     return undefined;
   }

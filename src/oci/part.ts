@@ -2,7 +2,7 @@ import { isDigest } from './digest.ts';
 import type { Digest } from './digest.ts';
 import { asObject } from './json.ts';
 import type { Json, JsonObject } from './json.ts';
-import { readDocument } from './manifest.ts';
+import { isDecisiveKey, readDocument } from './manifest.ts';
 import type { Descriptor, Index, Manifest } from './manifest.ts';
 import { isMediaType } from './media-types.ts';
 import { formatPlatform } from './platform.ts';
@@ -58,7 +58,7 @@ export function readLabels(value: Json | undefined, where: string): Record<strin
 
 /** A descriptor of today in the spelling of then; everything else that it says stays. */
 export function partJson({ source, ...descriptor }: Descriptor, sizeKey: SizeKey): JsonObject {
-  const others = Object.entries(source).filter(([key]) => !ownKeys.has(key));
+  const others = Object.entries(source).filter(([key]) => !ownKeys.has(key.toLowerCase()));
   return {
     // Some indexes leave it out; these documents may not.
     mediaType: descriptor.mediaType || 'application/octet-stream',
@@ -69,7 +69,17 @@ export function partJson({ source, ...descriptor }: Descriptor, sizeKey: SizeKey
 }
 
 /** What is said here in another way, and what would be read in another way here. */
-const ownKeys = new Set(['mediaType', 'digest', 'size', 'length', 'platform', 'labels']);
+const ownKeys = new Set(['mediatype', 'digest', 'size', 'length', 'platform', 'labels']);
+
+/**
+ * A document of 2015 must not be an image or an index as well, to who does not go by its type.
+ *
+ * @throws SyntaxError with the reason
+ */
+export function checkOneKind(source: JsonObject): void {
+  const stranger = ['manifests', 'config', 'layers'].find((key) => source[key] !== undefined);
+  if (stranger !== undefined) throw new SyntaxError(`it has ${stranger} as well`);
+}
 
 /** What was said of a document before its time travels in its labels: the whole index, so that nothing is lost. */
 const indexLabel = 'narrows.index';
@@ -128,7 +138,7 @@ export function isPlatformWord(text: string): boolean {
 }
 
 function canBeSpelled({ os, architecture, variant, osVersion }: Platform): boolean {
-  if (besides.has(os) || os === 'mediaType') return false;
+  if (besides.has(os) || isDecisiveKey(os) || isDecisiveKey(architecture)) return false;
   return [os, architecture, ...[variant, osVersion].filter((text) => text !== undefined)].every(isPlatformWord);
 }
 

@@ -41,7 +41,7 @@ interface Running {
  * Bytes are shared by digest, but that a repository holds them is each repository's own fact: where it is not known,
  * its upstream is asked, so that nobody reads through one repository what only another may show.
  */
-export function createBlobs({ store, records, fleets, rules, observer }: PullParts, keeping: Keeping): Blobs {
+export function createBlobs({ store, records, fleets, graph, rules, observer }: PullParts, keeping: Keeping): Blobs {
   /** Those that can be joined. Each upstream has its own: a slow one must not hold up those who asked another. */
   const flights = new Map<string, Running>();
   /** All that have not landed, also those that nobody can join any more. */
@@ -51,7 +51,8 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
 
   async function confirm(source: Source, digest: Digest): Promise<void> {
     const known = await records.blobs.get(contentKey(source, digest));
-    if (known && !source.isHosted) return;
+    // What was pushed here is on this disk whoever asks: there, a manifest that lists it proves nothing.
+    if (known && !source.isHosted && (known.isAnswered || !graph.isHosted(digest))) return;
     if (source.isHosted) return confirmHosted(source, digest, known !== undefined);
     await confirming.run(contentKey(source, digest), async () => void (await askHead(source, digest)));
   }
@@ -70,7 +71,7 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
     if (!head) throw unknown(source, digest);
     // What a manifest says goes before what a HEAD says: some registries answer it with a length of 0.
     const size = (await sizeOf(source, digest)) ?? head.size;
-    await records.blobs.set(contentKey(source, digest), size === undefined ? {} : { size });
+    await records.blobs.set(contentKey(source, digest), { ...(size !== undefined && { size }), isAnswered: true });
     return size;
   }
 
@@ -177,14 +178,17 @@ export function createBlobs({ store, records, fleets, rules, observer }: PullPar
 
   async function land(running: Running, sources: Sources, source: Source, digest: Digest): Promise<void> {
     const landing = await running.flight.landed;
-    if (landing.outcome === 'done' && !(await records.blobs.get(contentKey(source, digest)))) {
-      await records.blobs.set(contentKey(source, digest), {});
-    }
+    if (landing.outcome === 'done') await noteLanding(source, digest);
     landings++;
     airborne.delete(running);
     if (flights.get(flightKey(source, digest)) === running) flights.delete(flightKey(source, digest));
     observer.flightLanded(digest, landing);
     await sources.landed(landing);
+  }
+
+  async function noteLanding(source: Source, digest: Digest): Promise<void> {
+    if (source.isHosted) graph.markHosted(digest);
+    if (!(await records.blobs.get(contentKey(source, digest)))) await records.blobs.set(contentKey(source, digest), {});
   }
 
   return {

@@ -7,7 +7,7 @@ import { fit, formatPlatform, formatPlatformSet, parsePlatform } from '../oci/pl
 import type { PlatformSet } from '../oci/platform.ts';
 
 /** How content hangs together, kept as it is learnt. */
-export type Graph = Pick<Catalog, 'learn' | 'learnPlatform' | 'served'>;
+export type Graph = Pick<Catalog, 'learn' | 'learnPlatform' | 'served' | 'markHosted' | 'isHosted'>;
 
 export interface KeepRules {
   /** What may be kept. */

@@ -197,5 +197,5 @@ function opaqueType(contentType: string): string {
 /** What a repository holds if it holds this manifest: registries take none whose blobs they do not have. */
 function blobsOf(document: Document | undefined): Descriptor[] {
   if (document?.kind !== 'manifest') return [];
-  return [document.config, ...document.layers].filter((blob) => !isForeign(blob));
+  return [document.config, ...document.layers.filter((layer) => !isForeign(layer))];
 }

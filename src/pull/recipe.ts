@@ -50,6 +50,9 @@ export async function prepare(
   return describe(recipe.as, recipe.primary, narrowed ?? original, manifestOf);
 }
 
+/** Of one document: more stays an index. */
+const maxImages = 256;
+const maxImageBytes = 8 * 1024 * 1024;
 /** Children asked for at once. */
 const atOnce = 8;
 
@@ -62,6 +65,8 @@ async function describe(
   const index = parseDocument(bytes, mediaType);
   if (index.kind !== 'index') return undefined;
   const children = index.manifests.filter(({ platform }) => isPlatform(platform));
+  const totalBytes = children.reduce((sum, { size }) => sum + size, 0);
+  if (children.length > maxImages || totalBytes > maxImageBytes) return undefined;
   const manifests = new Map<Digest, Manifest>();
   for (let at = 0; at < children.length; at += atOnce) {
     await Promise.all(

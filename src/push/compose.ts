@@ -91,15 +91,26 @@ export async function entriesOfTag(
 }
 
 /**
- * An index may call an image what it likes; what runs is what its config says.
+ * An index may call an image what it likes; what runs is what its config says. Each image is looked into once.
  *
+ * @param isManifest is it a manifest of this repository, and no blob that looks like one?
  * @throws NarrowsError manifestInvalid
  */
-export async function checkTruth(entries: Iterable<Entry>, shelf: Shelf): Promise<void> {
+export async function checkTruth(
+  entries: Iterable<Entry>,
+  shelf: Shelf,
+  isManifest: (digest: Digest) => Promise<boolean>,
+): Promise<void> {
+  const asked = new Map<string, Platform | undefined>();
   for (const { platform, name, children } of entries) {
     if (!platform) continue;
     for (const child of children.filter((one) => isPlatform(one.platform))) {
-      const says = await asCalled(() => shelf.platformOfChild(child));
+      if (!asked.has(child.digest)) {
+        if (!(await isManifest(child.digest)))
+          throw invalid(`it lists ${child.digest} for ${name}, which is no image here`);
+        asked.set(child.digest, await asCalled(() => shelf.platformOfChild(child)));
+      }
+      const says = asked.get(child.digest);
       if (!says || (says.os === platform.os && says.architecture === platform.architecture)) continue;
       throw invalid(`it lists ${child.digest} for ${name}, and the image itself is for ${formatPlatform(says)}`);
     }

@@ -59,6 +59,25 @@ function textOf(entry: Entry | undefined): string {
   return JSON.stringify(entry?.children.map(({ source }) => source) ?? []);
 }
 
+/** Do two indexes say the same beside their entries, which they have in the same order? A new one says nothing. */
+export function hasSameFrame(before: Index | undefined, after: Index): boolean {
+  if (frameOf(after) !== (before ? frameOf(before) : '{}')) return false;
+  if (!before) return after.manifests.length > 0;
+  return orderOf(before, after) === orderOf(after, before);
+}
+
+function frameOf({ source }: Index): string {
+  const { schemaVersion: _version, mediaType: _type, manifests: _manifests, ...rest } = source;
+  return JSON.stringify(rest);
+}
+
+/** The order of those that both have. */
+function orderOf({ manifests }: Index, another: Index): string {
+  const common = new Set(another.manifests.map(({ digest }) => digest));
+  const order = manifests.map(({ digest }) => digest).filter((digest) => common.has(digest));
+  return order.join();
+}
+
 export interface MadeIndex {
   readonly bytes: Buffer;
   readonly digest: Digest;

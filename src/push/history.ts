@@ -24,7 +24,12 @@ export interface History {
 
 export function createHistory({ ledger, content, rules, now }: Omit<PushParts, 'uploads'>): History {
   const shelf = createShelf(content, rules.maxManifestBytes);
-  const tagging = createTagging({ shelf, keep: () => Promise.resolve(), now });
+  const tagging = createTagging({
+    shelf,
+    keep: () => Promise.resolve(),
+    now,
+    maxManifestBytes: rules.maxManifestBytes,
+  });
 
   function hostedRules(repository: string) {
     const hosted = rules.hosted(repository);

@@ -14,6 +14,8 @@ import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
 import { createShelf } from './shelf.ts';
 
 const maxPage = 1000;
+/** What stands in the list of one is up to 16 KiB and more. */
+const maxReferrers = 100;
 
 /**
  * What is hosted here, to those who pull: an upstream as any other, so that tags, platforms, views and downloads are
@@ -58,7 +60,7 @@ export function createHostedRegistry(ledger: Ledger, content: HostedContent, max
   }
 
   async function referrers(repository: string, subject: Digest, query: URLSearchParams): Promise<ListAnswer> {
-    const count = pageSize(query);
+    const count = Math.min(pageSize(query), maxReferrers);
     const prefix = keys.referrer(subject, '' as Digest);
     const found = await list<JsonObject>(ledger, repository, prefix, query.get('last') ?? '', count + 1);
     const page = found.slice(0, count);

@@ -36,7 +36,12 @@ const namedAtMost = 20;
 
 /** Manifests on their way in and out: nothing is visible before all that it names is here, and then all at once. */
 export function createManifestPushes({ ledger, content, rules: limits, now }: PushParts): ManifestPushes {
-  const tagging = createTagging({ shelf: createShelf(content, limits.maxManifestBytes), keep, now });
+  const tagging = createTagging({
+    shelf: createShelf(content, limits.maxManifestBytes),
+    keep,
+    now,
+    maxManifestBytes: limits.maxManifestBytes,
+  });
   const turns = createTurns();
 
   /** Kept before it is written down: what the books name is there. */
@@ -53,6 +58,9 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
     const before = await draft.get<ManifestEntry>(keys.manifest(digest));
     const uses = [...new Set([...blobs, ...manifests].map((one: Needed) => one.digest))];
     const entry = { mediaType, bytes: bytes.length, atMs: now(), uses, ...(subject && { subject }) };
+    if (before && before.mediaType !== mediaType) {
+      throw invalid(`${digest} is here as ${before.mediaType}, and nothing is two things`);
+    }
     // Pushed again, it is as new as any other.
     if (before) draft.set(keys.manifest(digest), { ...before, atMs: now() } satisfies ManifestEntry);
     else writeManifest(draft, { digest, entry, descriptor: referrerOf(pushed, digest) });
@@ -130,7 +138,10 @@ async function checkNeeded(draft: Draft, { blobs, manifests }: Pushed): Promise<
   const asBlobs = await draft.getMany<BlobEntry>(needed.map(({ digest }) => keys.blob(digest)));
   const asManifests = await draft.getMany<ManifestEntry>(needed.map(({ digest }) => keys.manifest(digest)));
   // An index may list blobs (caches of builders do), an image has no manifest for a layer.
-  const held = needed.map((_, at) => asBlobs[at] ?? (at < blobs.length ? undefined : asManifests[at]));
+  const held = needed.map((_, at) => {
+    if (at < blobs.length) return asBlobs[at];
+    return asManifests[at] ?? (needed[at]!.isImage ? undefined : asBlobs[at]);
+  });
   const missing = [...new Set(needed.filter((_, at) => !held[at]).map(({ digest }) => digest))];
   if (missing.length > 0) throw missingParts(draft.repository, missing);
   const torn = needed.find(({ bytes }, at) => held[at]!.bytes !== bytes);

@@ -26,7 +26,10 @@ function covers(pattern: string, platform: Platform): boolean {
   const named = parsePlatform(pattern);
   if (!named || named.os !== platform.os || named.architecture !== platform.architecture) return false;
   if (named.osVersion && buildOf(named) !== buildOf(platform)) return false;
-  const saysVariant = pattern.split('/').length === 3;
+  const [, spelled, third] = pattern.split('/');
+  // Some names of an architecture imply one, such as armhf.
+  const isAlias = spelled !== named.architecture && named.variant !== undefined;
+  const saysVariant = third !== undefined || isAlias;
   return !saysVariant || named.variant === platform.variant;
 }
 

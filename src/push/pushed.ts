@@ -6,8 +6,8 @@ import type { Combined } from '../oci/combined.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { JsonObject } from '../oci/json.ts';
-import { isForeign, readDescriptor, readDocument, readStrings } from '../oci/manifest.ts';
-import type { Index, Manifest } from '../oci/manifest.ts';
+import { isForeign, isPlatform, readDescriptor, readDocument, readStrings } from '../oci/manifest.ts';
+import type { Descriptor, Index, Manifest } from '../oci/manifest.ts';
 import { baseType, mediaTypes } from '../oci/media-types.ts';
 import { readIndexLabels } from '../oci/part.ts';
 
@@ -29,6 +29,8 @@ export type PushedDocument =
 export interface Needed {
   readonly digest: Digest;
   readonly bytes: number;
+  /** What runs somewhere is a manifest; caches of builders list blobs. */
+  readonly isImage?: boolean;
 }
 
 /** @throws NarrowsError manifestInvalid */
@@ -64,13 +66,14 @@ function read(bytes: Buffer, contentType: string): Pushed {
   if (document.kind === 'opaque') throw new SyntaxError(reasonOfOpaque(document.mediaType));
   const subject = readSubject(document.source);
   const common = { bytes, mediaType: document.mediaType, document, ...(subject && { subject }) };
-  if (document.kind === 'index') return { ...common, blobs: [], manifests: document.manifests.map(needed) };
-  const blobs = [document.config, ...document.layers].filter((blob) => !isForeign(blob)).map(needed);
+  if (document.kind === 'index') return { ...common, blobs: [], manifests: document.manifests.map(neededChild) };
+  // A config is what the image is: it is never left where someone else has it.
+  const blobs = [document.config, ...document.layers.filter((layer) => !isForeign(layer))].map(needed);
   return { ...common, blobs, manifests: [] };
 }
 
 function childrenIn(labels: Readonly<Record<string, string>>): Needed[] {
-  return readIndexLabels(labels)?.index.manifests.map(needed) ?? [];
+  return readIndexLabels(labels)?.index.manifests.map(neededChild) ?? [];
 }
 
 function reasonOfOpaque(mediaType: string): string {
@@ -84,12 +87,19 @@ function needed({ digest, size }: { digest: Digest; size: number }): Needed {
   return { digest, bytes: size };
 }
 
+function neededChild({ digest, size, platform }: Descriptor): Needed {
+  return { digest, bytes: size, isImage: isPlatform(platform) };
+}
+
 function readSubject(source: JsonObject): Digest | undefined {
   if (source['subject'] === undefined) return undefined;
   const subject = readDescriptor(source['subject']);
   if (!subject) throw new SyntaxError('its subject is no descriptor');
   return subject.digest;
 }
+
+/** In characters: a list of a thousand referrers has to stay one that can be sent. */
+const maxListedAnnotations = 16_384;
 
 /** How it stands among the referrers of its subject (distribution-spec, "Listing Referrers"). */
 export function referrerOf({ bytes, mediaType, document }: Pushed, digest: Digest): JsonObject {
@@ -98,12 +108,13 @@ export function referrerOf({ bytes, mediaType, document }: Pushed, digest: Diges
   const artifactType =
     typeof source['artifactType'] === 'string' && source['artifactType'] !== '' ? source['artifactType'] : config;
   const annotations = readStrings(source['annotations']);
+  const isShort = JSON.stringify(annotations).length <= maxListedAnnotations;
   return {
     mediaType,
     digest,
     size: bytes.length,
     ...(artifactType !== undefined && { artifactType }),
-    ...(Object.keys(annotations).length > 0 && { annotations }),
+    ...(Object.keys(annotations).length > 0 && isShort && { annotations }),
   };
 }
 

@@ -78,7 +78,8 @@ export function createSweeper({ ledger, content, uploads, now }: PushParts, opti
       if (!suspects.has(digest)) continue;
       await content.release(digest);
       // Who pushed it meanwhile looks for it after writing it down; who wrote it down before this finds it here.
-      if (await isKnown(repositories, digest)) await content.secure(digest);
+      const current = await reachable(() => ledger.repositories());
+      if (await isKnown(current, digest)) await content.secure(digest);
     }
     suspects = unknown;
   }

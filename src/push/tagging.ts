@@ -1,6 +1,7 @@
 import { nameOf } from '../access/identity.ts';
 import type { Identity } from '../access/identity.ts';
 import { maxEntries } from '../oci/manifest.ts';
+import { isComposedType } from '../oci/media-types.ts';
 import type { Digest } from '../oci/digest.ts';
 import { parseCompanionTag } from '../oci/reference.ts';
 import type { Tag } from '../oci/reference.ts';
@@ -10,7 +11,7 @@ import { checkTruth, composition, entriesOfTag } from './compose.ts';
 import type { TagEntries } from './compose.ts';
 import type { Made } from './described.ts';
 import type { Draft } from './draft.ts';
-import { changedEntries, mergeEntries, other } from './entries.ts';
+import { changedEntries, hasSameFrame, mergeEntries, other } from './entries.ts';
 import type { Entry, MadeIndex } from './entries.ts';
 import { checkOwners } from './owners.ts';
 import type { HostedRules } from './parts.ts';
@@ -30,6 +31,7 @@ export interface TaggingOptions {
   /** @throws NarrowsError storeUnavailable */
   keep(digest: Digest, bytes: Buffer): Promise<void>;
   now(): number;
+  readonly maxManifestBytes: number;
 }
 
 /** A document that a tag means. */
@@ -58,7 +60,7 @@ export interface Tagging {
   changes(from: Meant | undefined, to: Meant): Promise<Entry[]>;
 }
 
-export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
+export function createTagging({ shelf, keep, now, maxManifestBytes }: TaggingOptions): Tagging {
   async function entriesNow(entry: Meant | undefined): Promise<TagEntries> {
     return entry ? entriesOfTag(entry, shelf) : { entries: new Map() };
   }
@@ -66,11 +68,24 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
   async function plan(before: Meant | undefined, pushed: Pushed, digest: Digest, composes: boolean): Promise<Plan> {
     const said = await composition(pushed, digest, shelf);
     const { entries, index } = await entriesNow(before);
-    if (!composes || !said.isPart) return { after: said.entries, changed: changedEntries(entries, said.entries) };
+    if (!composes && isComposedType(pushed.mediaType)) {
+      throw invalid('a combined or alternates document is taken under a tag only where the repository is composed');
+    }
+    if (!composes || !said.isPart) {
+      const changed = changedEntries(entries, said.entries);
+      const whole = pushed.document.kind === 'index' ? pushed.document : undefined;
+      const isReframed = whole !== undefined && !hasSameFrame(index, whole);
+      // What an index says beside its entries, and their order, is said to everyone.
+      if (isReframed && !changed.some(({ name }) => name === other)) changed.push({ name: other, children: [] });
+      return { after: said.entries, changed };
+    }
     // An image that was there before composing began is the first entry; an artifact is no part of an image.
     const base = index ? entries : new Map([...entries].filter(([name]) => name !== other));
     const after = new Map([...base, ...said.entries]);
     const merged = mergeEntries(index, index ? said.entries : after);
+    if (merged.bytes.length > maxManifestBytes) {
+      throw invalid(`the index of the tag would have more than ${maxManifestBytes} bytes`);
+    }
     if ([...after.values()].reduce((sum, { children }) => sum + children.length, 0) > maxEntries) {
       throw invalid(`the index of the tag would have more than ${maxEntries} entries`);
     }
@@ -81,7 +96,8 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
     await keep(digest, bytes);
     const entry = { bytes: bytes.length, atMs: now() };
     if (kind === 'blob') draft.set(keys.blob(digest), entry satisfies BlobEntry);
-    else writeManifest(draft, { digest, entry: { ...entry, mediaType, uses } });
+    else if (!(await draft.get(keys.manifest(digest))))
+      writeManifest(draft, { digest, entry: { ...entry, mediaType, uses } });
   }
 
   async function put(draft: Draft, { rules, by }: Place, tag: Tag, pushed: Pushed, digest: Digest): Promise<Digest> {
@@ -93,7 +109,8 @@ export function createTagging({ shelf, keep, now }: TaggingOptions): Tagging {
     for (const made of composed?.made ?? []) await writeMade(draft, made);
     // Where platforms are put together or owned, a name that says another platform than the image would be a way around.
     const said = changed.flatMap(({ name }) => after.get(name) ?? []);
-    if (rules.isComposed || rules.owners) await checkTruth(said, shelf);
+    if (rules.isComposed || rules.owners)
+      await checkTruth(said, shelf, async (one) => (await draft.get(keys.manifest(one))) !== undefined);
     const target = composed ? composed.index : { digest, mediaType: pushed.mediaType };
     if (before?.digest === target.digest) return target.digest;
     if (composed) await writeMade(draft, asMade(composed.index, after));

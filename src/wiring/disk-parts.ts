@@ -79,6 +79,8 @@ export async function openDiskParts({ config, log, metrics, now, isCommand, clos
   const graph: Graph = {
     learn: (parent, links) => quietly(() => catalog.learn(parent, links), undefined),
     learnPlatform: (image, platform) => quietly(() => catalog.learnPlatform(image, platform), undefined),
+    markHosted: (digest) => quietly(() => catalog.markHosted(digest), undefined),
+    isHosted: (digest) => quietly(() => catalog.isHosted(digest), true),
     served: (digest) => quietly(() => catalog.served(digest), { platforms: [], isOpen: true }),
   };
   return { disk, catalog, evictor, graph, reconciled: reconciling };

@@ -64,7 +64,10 @@ void t.test('readPushed: an index needs its children', (t) => {
     const pushed = read({ mediaType, manifests: [child, describe('about', ociManifest)] }, mediaType);
     t.match(pushed, { mediaType, document: { kind: 'index' } });
     t.same(pushed.blobs, []);
-    t.same(pushed.manifests, [needed('child'), needed('about')]);
+    t.same(pushed.manifests, [
+      { ...needed('child'), isImage: true },
+      { ...needed('about'), isImage: false },
+    ]);
   }
   t.same(read({ manifests: [] }, ociIndex).manifests, []);
   t.end();
@@ -107,7 +110,7 @@ void t.test(
       [[digest('other one'), 9]],
     );
     const carried = indexLabels(Buffer.from(JSON.stringify({ manifests: [child] })), ociIndex);
-    t.same(read({ ...combinedJson, labels: carried }, combined).manifests, [needed('child')]);
+    t.same(read({ ...combinedJson, labels: carried }, combined).manifests, [{ ...needed('child'), isImage: true }]);
     t.match(read({ ...alternatesJson, labels: carried }, alternates).manifests, [
       { digest: digest('other one') },
       needed('child'),
