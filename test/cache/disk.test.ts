@@ -444,3 +444,21 @@ void t.test('root: a download keeps what fitted readable when the disk is full',
   await partial.close();
   t.same(await litterOf(path), []);
 });
+
+void t.test('adopt: who still has the file open cannot change what was kept', async (t) => {
+  const path = await temporaryFolder(t);
+  const tier = await openTier(t, path);
+  const upload = join(await temporaryFolder(t), 'upload');
+  await writeFile(upload, content);
+  const writer = await open(upload, 'r+');
+  t.teardown(() => writer.close());
+  await tier.adopt(upload, digest);
+  await writer.write(Buffer.from('EVIL'), 0, 4, 0);
+  t.notOk(await exists(upload));
+  t.same(await readAll((await tier.open(digest))!), content);
+
+  await writeFile(upload, content.subarray(1));
+  await t.rejects(tier.adopt(upload, digest), /does not hash/);
+  t.same(await readAll((await tier.open(digest))!), content, 'what is right stays');
+  t.same(await litterOf(path), []);
+});
