@@ -28,12 +28,14 @@ export interface Overlays {
    * What a tag offers with what other repositories supply; undefined where they supply nothing, or nothing that this
    * caller needs: who runs what the publisher ships waits for nobody else.
    *
+   * @param document what is in the original
    * @throws NarrowsError the trouble of a supplier whose platform the caller runs
    */
   over(
     source: Source,
     tag: Tag,
     original: HeldManifest,
+    document: Document,
     wanted: PlatformSet | undefined,
   ): Promise<Overlaid | undefined>;
 }
@@ -87,10 +89,9 @@ export function createOverlays({ rules, observer }: Parts, homes: Homes, tags: T
   }
 
   return {
-    async over(source, tag, original, wanted) {
+    async over(source, tag, original, document, wanted) {
       const overlays = rules.overlaysOf(source.key);
       if (overlays.length === 0) return undefined;
-      const document = parseDocument(original.bytes, original.mediaType);
       const base = baseOf(document);
       const own = base ? await childrenOf(source, original, document) : [];
       if (!base || own.length === 0) return undefined;

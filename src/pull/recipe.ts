@@ -14,6 +14,8 @@ import type { Narrowed } from './narrow.ts';
 export interface Original {
   readonly bytes: Buffer;
   readonly mediaType: string;
+  /** What is in the bytes, where somebody has read them already: a tag's answer reads them once. */
+  readonly document?: Document;
 }
 
 /** An index to which others add where the publisher has a single image. */
@@ -41,13 +43,17 @@ export async function prepare(
   recipe: NarrowedRecord,
   manifestOf: (digest: Digest, mediaType: string) => Promise<Manifest | undefined>,
 ): Promise<Narrowed | undefined> {
-  const base = baseOf(parseDocument(original.bytes, original.mediaType));
+  const base = baseOf(original.document ?? parseDocument(original.bytes, original.mediaType));
   if (!base) return undefined;
   const kept = recipe.kept.map((place) => base.manifests[place]).filter((child) => child !== undefined);
   const isWhole = base !== empty && kept.length === base.manifests.length && !recipe.added?.length;
   const narrowed = isWhole ? undefined : narrowIndex(base, kept, recipe.added);
   if (!recipe.as) return narrowed ?? narrowIndex(base, kept);
-  return describe(recipe.as, recipe.primary, narrowed ?? original, manifestOf);
+  const { bytes, mediaType } = narrowed ?? original;
+  const index = narrowed ? parseDocument(bytes, mediaType) : base;
+  return index.kind === 'index'
+    ? describe(recipe.as, recipe.primary, { bytes, mediaType, index }, manifestOf)
+    : undefined;
 }
 
 /** Of one document: more stays an index. */
@@ -59,11 +65,9 @@ const atOnce = 8;
 async function describe(
   as: 'combined' | 'alternates',
   primaryName: string | undefined,
-  { bytes, mediaType }: Original,
+  { bytes, mediaType, index }: { bytes: Buffer; mediaType: string; index: Index },
   manifestOf: (digest: Digest, mediaType: string) => Promise<Manifest | undefined>,
 ): Promise<Narrowed | undefined> {
-  const index = parseDocument(bytes, mediaType);
-  if (index.kind !== 'index') return undefined;
   const children = index.manifests.filter(({ platform }) => isPlatform(platform));
   const totalBytes = children.reduce((sum, { size }) => sum + size, 0);
   if (children.length > maxImages || totalBytes > maxImageBytes) return undefined;

@@ -31,18 +31,8 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
   async function revalidate(source: Source, tag: Tag): Promise<HeldManifest> {
     // Read again: whoever asked before us may have just learnt it.
     const last = await records.tags.get(keyOf(source, tag));
-    const known = last && (await believed(source, tag, last));
+    const known = last && !source.isHosted && (await believed(source, tag, last));
     if (known) return known;
-    try {
-      return await ask(source, tag, last);
-    } catch (error) {
-      return fallBack(source, tag, last, error);
-    }
-  }
-
-  /** Nothing is believed, and nobody is given the answer to an earlier question: what was just pushed is there. */
-  async function resolveHosted(source: Source, tag: Tag): Promise<HeldManifest> {
-    const last = await records.tags.get(keyOf(source, tag));
     try {
       return await ask(source, tag, last);
     } catch (error) {
@@ -110,7 +100,8 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
 
   return {
     async resolve(source, tag) {
-      if (source.isHosted) return resolveHosted(source, tag);
+      // Nothing is believed, and nobody is given the answer to an earlier question: what was just pushed is there.
+      if (source.isHosted) return revalidate(source, tag);
       const last = await records.tags.get(keyOf(source, tag));
       const known = last && (await believed(source, tag, last));
       if (known) return known;

@@ -105,7 +105,8 @@ export function createViews(
       }),
       ...(form && { as: form, primary: formatPlatform(rules.primaryOf(source.key)) }),
     };
-    const made = await prepare(original, recipe, (digest) => manifests.imageOf(source, digest));
+    const read = { ...original, document: children.document };
+    const made = await prepare(read, recipe, (digest) => manifests.imageOf(source, digest));
     // The client comes back for this digest, to any replica: without the record it would be lost between two requests.
     const isRecorded = made && (await records.narrowed.set(contentKey(source, made.digest), recipe));
     if (!isRecorded) return { view: 'verbatim', manifest: original };
@@ -125,9 +126,10 @@ export function createViews(
       const companion = await companionOf(source, tag);
       const original = await tags.resolve(source, companion ?? tag);
       const isCompanionTag = companion !== undefined;
-      const overlaid = isCompanionTag ? undefined : await overlays.over(source, tag, original, set);
-      const document = overlaid?.index ?? parseDocument(original.bytes, original.mediaType);
-      const children = childrenOf(document, overlaid);
+      const published = parseDocument(original.bytes, original.mediaType);
+      const overlaid = isCompanionTag ? undefined : await overlays.over(source, tag, original, published, set);
+      const document = overlaid?.index ?? published;
+      const children = childrenOf(published, overlaid);
       const { accept, endpointView } = request;
       const primary = rules.primaryOf(source.key);
       const choice = chooseView({
@@ -161,11 +163,13 @@ export function createViews(
 
 /** Where the children of an index come from. */
 interface Children {
+  /** The original, read. */
+  readonly document: Document;
   readonly original: readonly Descriptor[];
   readonly added: ReadonlySet<Descriptor>;
 }
 
 function childrenOf(document: Document, overlaid: Overlaid | undefined): Children {
-  const own = document.kind === 'index' ? document.manifests : [];
-  return overlaid ? { original: overlaid.original, added: overlaid.added } : { original: own, added: new Set() };
+  const original = overlaid?.original ?? (document.kind === 'index' ? document.manifests : []);
+  return { document, original, added: overlaid?.added ?? new Set() };
 }
