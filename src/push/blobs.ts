@@ -6,7 +6,7 @@ import { find, keys } from './books.ts';
 import type { BlobEntry } from './books.ts';
 import { reachable, transact } from './draft.ts';
 import type { PushParts } from './parts.ts';
-import { secure } from './shelf.ts';
+import { kept } from './shelf.ts';
 
 /** A stretch of a body that a client sends: the place of its first byte, where it says so. */
 export interface Stretch {
@@ -43,14 +43,10 @@ export function createBlobPushes({ ledger, content, uploads, now }: PushParts): 
     if (bytes > content.maxBlobBytes) {
       throw new NarrowsError('tooLarge', `What replicas share takes ${content.maxBlobBytes} bytes at most.`);
     }
-    try {
-      await content.adopt(path, bytes, digest);
-    } catch (cause) {
-      if (cause instanceof NarrowsError) throw cause;
-      throw new NarrowsError('storeUnavailable', `${digest} cannot be kept now.`, { cause, retryAfterS: 2 });
-    }
+    await kept(digest, () => content.adopt(path, bytes, digest));
     await enter(repository, digest, bytes);
-    await secure(content, digest);
+    // What was on its way out right before it was written down is brought back.
+    await kept(digest, () => content.secure(digest));
   }
 
   return {

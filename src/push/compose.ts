@@ -6,9 +6,9 @@ import { formatPlatform, platformJson } from '../oci/platform.ts';
 import type { Platform } from '../oci/platform.ts';
 import { imagesOfAlternates, imagesOfCombined } from './described.ts';
 import type { DescribedImages, Made } from './described.ts';
-import { entriesOf, entryName, other } from './entries.ts';
+import { changedEntries, entriesOf, entryName, other } from './entries.ts';
 import type { Entry } from './entries.ts';
-import { invalid } from './pushed.ts';
+import { asInvalid, invalid } from './pushed.ts';
 import type { Pushed } from './pushed.ts';
 import type { Shelf } from './shelf.ts';
 
@@ -72,22 +72,31 @@ function fromImages({ manifests, made }: DescribedImages): Composition {
   return { entries: entriesOf({ manifests }), isPart: true, made };
 }
 
+/** A document that a tag means. */
+export interface TagDocument {
+  readonly digest: Digest;
+  readonly mediaType: string;
+}
+
 /** What a tag means, by platforms; with the index where it is one. */
 export interface TagEntries {
   readonly entries: ReadonlyMap<string, Entry>;
   readonly index?: Index;
 }
 
-export async function entriesOfTag(
-  { digest, mediaType }: { digest: Digest; mediaType: string },
-  shelf: Shelf,
-): Promise<TagEntries> {
+export async function entriesOfTag({ digest, mediaType }: TagDocument, shelf: Shelf): Promise<TagEntries> {
   const bytes = await shelf.bytes(digest);
   const document = isComposedType(mediaType) ? undefined : readDocument(bytes, mediaType);
   if (document?.kind === 'index') return { entries: entriesOf(document), index: document };
   const platform = document?.kind === 'manifest' ? await shelf.platformOf(document) : undefined;
   const entry = entryOf({ bytes, mediaType }, digest, platform);
   return { entries: new Map([[entry.name, entry]]) };
+}
+
+/** The platforms that are not the same in two documents of a tag; `from` is what it means now, if anything. */
+export async function changesBetween(from: TagDocument | undefined, to: TagDocument, shelf: Shelf): Promise<Entry[]> {
+  const before = from ? (await entriesOfTag(from, shelf)).entries : new Map<string, Entry>();
+  return changedEntries(before, (await entriesOfTag(to, shelf)).entries);
 }
 
 /**
@@ -108,20 +117,12 @@ export async function checkTruth(
       if (!asked.has(child.digest)) {
         if (!(await isManifest(child.digest)))
           throw invalid(`it lists ${child.digest} for ${name}, which is no image here`);
-        asked.set(child.digest, await asCalled(() => shelf.platformOfChild(child)));
+        // What is here may be another kind of thing than the index calls it.
+        asked.set(child.digest, await asInvalid(() => shelf.platformOfChild(child)));
       }
       const says = asked.get(child.digest);
       if (!says || (says.os === platform.os && says.architecture === platform.architecture)) continue;
       throw invalid(`it lists ${child.digest} for ${name}, and the image itself is for ${formatPlatform(says)}`);
     }
-  }
-}
-
-/** What is here may be another kind of thing than an index calls it. */
-async function asCalled<T>(action: () => Promise<T>): Promise<T> {
-  try {
-    return await action();
-  } catch (cause) {
-    throw cause instanceof SyntaxError ? invalid(cause.message, cause) : cause;
   }
 }

@@ -3,10 +3,10 @@ import type { Identity } from '../access/identity.ts';
 import { nameOf } from '../access/identity.ts';
 import { find, keys, listAll, moveTag } from './books.ts';
 import type { ManifestEntry, Step, TagEntry } from './books.ts';
+import { changesBetween } from './compose.ts';
 import { transact } from './draft.ts';
 import type { PushParts } from './parts.ts';
 import { createShelf } from './shelf.ts';
-import { createTagging } from './tagging.ts';
 
 /** What a tag has meant. */
 export interface TagHistory {
@@ -22,15 +22,13 @@ export interface History {
   restore(repository: string, tag: string, step: number, by: Identity): Promise<Step>;
 }
 
-export function createHistory({ ledger, content, rules, now }: Omit<PushParts, 'uploads'>): History {
+export function createHistory({
+  ledger,
+  content,
+  rules,
+  now,
+}: Pick<PushParts, 'ledger' | 'content' | 'rules' | 'now'>): History {
   const shelf = createShelf(content, rules.maxManifestBytes);
-  const tagging = createTagging({
-    shelf,
-    keep: () => Promise.resolve(),
-    now,
-    maxManifestBytes: rules.maxManifestBytes,
-  });
-
   function hostedRules(repository: string) {
     const hosted = rules.hosted(repository);
     if (hosted) return hosted;
@@ -61,7 +59,7 @@ export function createHistory({ ledger, content, rules, now }: Omit<PushParts, '
         // It is what the tag means already.
         if (current?.digest === step.digest) return step;
         const { digest, mediaType } = step;
-        const changed = (await tagging.changes(current, step)).map(({ name }) => name);
+        const changed = (await changesBetween(current, step, shelf)).map(({ name }) => name);
         const next = { digest, mediaType, atMs: now(), by: nameOf(by), changed, restored: wanted };
         await moveTag(draft, tag, next, maxSteps);
         return { ...next, step: (current?.step ?? 0) + 1 };

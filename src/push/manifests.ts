@@ -8,7 +8,7 @@ import type { Draft } from './draft.ts';
 import type { PushParts } from './parts.ts';
 import { digestFor, invalid, readPushed, referrerOf } from './pushed.ts';
 import type { Needed, Pushed } from './pushed.ts';
-import { createShelf, secure } from './shelf.ts';
+import { createShelf, kept } from './shelf.ts';
 import { createTagging } from './tagging.ts';
 import type { Place } from './tagging.ts';
 import { createTurns } from './turns.ts';
@@ -45,12 +45,8 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
   const turns = createTurns();
 
   /** Kept before it is written down: what the books name is there. */
-  async function keep(digest: Digest, bytes: Buffer): Promise<void> {
-    try {
-      await content.put(digest, bytes);
-    } catch (cause) {
-      throw new NarrowsError('storeUnavailable', `${digest} cannot be kept now.`, { cause, retryAfterS: 2 });
-    }
+  function keep(digest: Digest, bytes: Buffer): Promise<void> {
+    return kept(digest, () => content.put(digest, bytes));
   }
 
   async function write(draft: Draft, pushed: Pushed, digest: Digest): Promise<void> {
@@ -109,7 +105,8 @@ export function createManifestPushes({ ledger, content, rules: limits, now }: Pu
       // More tags than one are seldom: without a turn of their own they meet others, and try again.
       const turn = `${place.repository}:${tags[0] ?? digest}`;
       const meant = await turns(turn, () => transact(ledger, place.repository, enter));
-      for (const one of new Set([digest, meant])) await secure(content, one);
+      // What was on its way out right before it was written down is brought back.
+      for (const one of new Set([digest, meant])) await kept(one, () => content.secure(one));
       return { digest, ...(pushed.subject && { subject: pushed.subject }), ...(meant !== digest && { index: meant }) };
     },
 

@@ -43,6 +43,15 @@ export function readPushed(bytes: Buffer, contentType: string): Pushed {
   }
 }
 
+/** For what is found out about a document later: it is as invalid as what is seen at once. @throws NarrowsError manifestInvalid */
+export async function asInvalid<T>(action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (cause) {
+    throw cause instanceof SyntaxError ? invalid(cause.message, cause) : cause;
+  }
+}
+
 export function invalid(reason: string, cause?: unknown): NarrowsError {
   return new NarrowsError('manifestInvalid', `This is no usable manifest: ${reason}.`, { cause });
 }

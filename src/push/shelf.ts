@@ -16,14 +16,10 @@ export interface Shelf {
   platformOfChild(child: Descriptor): Promise<Platform | undefined>;
 }
 
-/**
- * After it was written down: what was on its way out right before that is brought back.
- *
- * @throws NarrowsError storeUnavailable
- */
-export async function secure(content: Pick<HostedContent, 'secure'>, digest: Digest): Promise<void> {
+/** Trouble with the place where content is kept, as a push is told of it. @throws NarrowsError storeUnavailable */
+export async function kept<T>(digest: Digest, action: () => Promise<T>): Promise<T> {
   try {
-    await content.secure(digest);
+    return await action();
   } catch (cause) {
     throw new NarrowsError('storeUnavailable', `${digest} cannot be kept now.`, { cause, retryAfterS: 2 });
   }

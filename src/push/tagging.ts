@@ -8,14 +8,14 @@ import type { Tag } from '../oci/reference.ts';
 import { keys, moveTag, writeManifest } from './books.ts';
 import type { BlobEntry, ManifestEntry, TagEntry } from './books.ts';
 import { checkTruth, composition, entriesOfTag } from './compose.ts';
-import type { TagEntries } from './compose.ts';
+import type { TagDocument, TagEntries } from './compose.ts';
 import type { Made } from './described.ts';
 import type { Draft } from './draft.ts';
 import { changedEntries, hasSameFrame, mergeEntries, other } from './entries.ts';
 import type { Entry, MadeIndex } from './entries.ts';
 import { checkOwners } from './owners.ts';
 import type { HostedRules } from './parts.ts';
-import { invalid } from './pushed.ts';
+import { asInvalid, invalid } from './pushed.ts';
 import type { Pushed } from './pushed.ts';
 import type { Shelf } from './shelf.ts';
 
@@ -33,9 +33,6 @@ export interface TaggingOptions {
   now(): number;
   readonly maxManifestBytes: number;
 }
-
-/** A document that a tag means. */
-type Meant = Pick<TagEntry, 'digest' | 'mediaType'>;
 
 type Entries = ReadonlyMap<string, Entry>;
 
@@ -55,17 +52,20 @@ export interface Tagging {
    */
   put(draft: Draft, place: Place, tag: Tag, pushed: Pushed, digest: Digest): Promise<Digest>;
   /** May someone take away what a tag means, or meant? @throws NarrowsError denied */
-  checkRemoval(place: Place, entry: Meant): Promise<void>;
-  /** What would change if a tag meant another document. */
-  changes(from: Meant | undefined, to: Meant): Promise<Entry[]>;
+  checkRemoval(place: Place, entry: TagDocument): Promise<void>;
 }
 
 export function createTagging({ shelf, keep, now, maxManifestBytes }: TaggingOptions): Tagging {
-  async function entriesNow(entry: Meant | undefined): Promise<TagEntries> {
+  async function entriesNow(entry: TagDocument | undefined): Promise<TagEntries> {
     return entry ? entriesOfTag(entry, shelf) : { entries: new Map() };
   }
 
-  async function plan(before: Meant | undefined, pushed: Pushed, digest: Digest, composes: boolean): Promise<Plan> {
+  async function plan(
+    before: TagDocument | undefined,
+    pushed: Pushed,
+    digest: Digest,
+    composes: boolean,
+  ): Promise<Plan> {
     const said = await composition(pushed, digest, shelf);
     const { entries, index } = await entriesNow(before);
     if (!composes && isComposedType(pushed.mediaType)) {
@@ -120,15 +120,10 @@ export function createTagging({ shelf, keep, now, maxManifestBytes }: TaggingOpt
   }
 
   return {
-    put: (draft, place, tag, pushed, digest) => readable(() => put(draft, place, tag, pushed, digest)),
+    put: (draft, place, tag, pushed, digest) => asInvalid(() => put(draft, place, tag, pushed, digest)),
 
     async checkRemoval({ rules, by }, entry) {
       if (rules.owners) checkOwners(rules.owners, by, [...(await entriesNow(entry)).entries.values()]);
-    },
-
-    async changes(from, to) {
-      const after = await entriesOfTag(to, shelf);
-      return changedEntries((await entriesNow(from)).entries, after.entries);
     },
   };
 }
@@ -138,17 +133,8 @@ function asMade({ bytes, digest, mediaType }: MadeIndex, entries: Entries): Made
   return { kind: 'manifest', bytes, digest, mediaType, uses: [...new Set(uses)] };
 }
 
-/** What two readers could take for two things may also be something that is here, under another name than its own. */
-async function readable<T>(action: () => Promise<T>): Promise<T> {
-  try {
-    return await action();
-  } catch (cause) {
-    throw cause instanceof SyntaxError ? invalid(cause.message, cause) : cause;
-  }
-}
-
 /** What a tag such as `sha256-….sig` speaks of belongs to those whose image it is. */
-async function subjectOf(draft: Draft, tag: Tag): Promise<Meant | undefined> {
+async function subjectOf(draft: Draft, tag: Tag): Promise<TagDocument | undefined> {
   const digest = parseCompanionTag(tag)?.subject;
   const entry = digest && (await draft.get<ManifestEntry>(keys.manifest(digest)));
   return entry && { digest, mediaType: entry.mediaType };

@@ -71,7 +71,7 @@ async function prepare(t: Teardown, { maxSteps = 5, store }: Options = {}): Prom
     await ledger.commit(repository, [{ key: `blob/${digest}`, after: entry }]);
   }
   return {
-    history: createHistory({ ledger, content, rules, now, onPushed: nothing }),
+    history: createHistory({ ledger, content, rules, now }),
     manifests,
     push: async ({ bytes, mediaType }, tag = 'v1') =>
       void (await manifests.put(place, bytes, mediaType, undefined, [parseTag(tag)])),
