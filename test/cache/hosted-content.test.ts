@@ -2,9 +2,7 @@ import { open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { bytesBlob, readAll } from '../../src/cache/bytes.ts';
-import { openCatalog } from '../../src/cache/catalog.ts';
 import type { Catalog } from '../../src/cache/catalog.ts';
-import { createDiskTier } from '../../src/cache/disk.ts';
 import type { DiskTier } from '../../src/cache/disk.ts';
 import { createHostedContent } from '../../src/cache/hosted-content.ts';
 import type { HostedContent, SharedPlace } from '../../src/cache/hosted-content.ts';
@@ -18,6 +16,7 @@ import { temporaryFolder } from '../fixtures/mirror.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
 import { hasRedis, openTestRedis, startRedis } from '../fixtures/redis.ts';
 import type { TestRedis } from '../fixtures/redis.ts';
+import { openBookedDisk } from '../fixtures/booked-disk.ts';
 
 const skip = hasRedis ? false : 'redis-server is not installed';
 const bytes = noise('hosted content', 700_000);
@@ -36,21 +35,7 @@ interface Machine {
 
 async function startMachine(t: Teardown, shared: readonly SharedPlace[] = []): Promise<Machine> {
   const path = await temporaryFolder(t);
-  const catalog = openCatalog(join(path, 'catalog.sqlite'), Date.now);
-  t.teardown(() => catalog.close());
-  const disk = await createDiskTier({
-    path,
-    maxVerified: 100,
-    maxBufferBytes: 64 * 1024 * 1024,
-    books: {
-      adding: (of, size) => catalog.add(of, size),
-      added: () => undefined,
-      used: (of) => catalog.used(of),
-      removed: (of) => catalog.remove(of),
-      full: () => undefined,
-    },
-  });
-  t.teardown(() => disk.close());
+  const { catalog, disk } = await openBookedDisk(t, path);
   const content = createHostedContent({ disk, catalog, shared });
   return {
     path,

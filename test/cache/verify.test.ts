@@ -4,14 +4,13 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { bytesBlob } from '../../src/cache/bytes.ts';
-import { openCatalog } from '../../src/cache/catalog.ts';
-import { createDiskTier } from '../../src/cache/disk.ts';
 import { verifyStore } from '../../src/cache/verify.ts';
 import type { Verdict } from '../../src/cache/verify.ts';
 import { digestOf, hexOf } from '../../src/oci/digest.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 import { noise } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
+import { openBookedDisk } from '../fixtures/booked-disk.ts';
 
 interface Store {
   readonly verify: () => Promise<Verdict>;
@@ -24,23 +23,7 @@ interface Store {
 
 /** A store and its books, opened by a process that has verified nothing yet. */
 async function open(t: Test, path: string): Promise<Store> {
-  const catalog = openCatalog(join(path, 'catalog.sqlite'), Date.now);
-  const disk = await createDiskTier({
-    path,
-    maxVerified: 10_000,
-    maxBufferBytes: 1e6,
-    books: {
-      adding: (digest, bytes) => catalog.add(digest, bytes),
-      added: () => undefined,
-      used: (digest) => catalog.used(digest),
-      removed: (digest) => catalog.remove(digest),
-      full: () => undefined,
-    },
-  });
-  t.teardown(async () => {
-    await disk.close();
-    catalog.close();
-  });
+  const { catalog, disk } = await openBookedDisk(t, path);
   const read: number[] = [];
   return {
     read,

@@ -1,9 +1,7 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { anonymous } from '../../src/access/identity.ts';
-import { openCatalog } from '../../src/cache/catalog.ts';
 import type { Catalog } from '../../src/cache/catalog.ts';
-import { createDiskTier } from '../../src/cache/disk.ts';
 import { createHostedContent } from '../../src/cache/hosted-content.ts';
 import type { HostedContent } from '../../src/cache/hosted-content.ts';
 import type { Ledger } from '../../src/cache/ledger.ts';
@@ -25,6 +23,7 @@ import { content as contentOf, descriptor, noise } from '../fixtures/images.ts';
 import type { Content } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
+import { openBookedDisk } from '../fixtures/booked-disk.ts';
 
 const hour = 3_600_000;
 const maxSteps = 3;
@@ -53,21 +52,7 @@ async function prepare(t: Teardown, over: Partial<SweepOptions> = {}): Promise<S
   const path = await temporaryFolder(t);
   let time = Date.now();
   const now = () => time;
-  const catalog = openCatalog(join(path, 'catalog.sqlite'), now);
-  t.teardown(() => catalog.close());
-  const disk = await createDiskTier({
-    path,
-    maxVerified: 100,
-    maxBufferBytes: 64 * 1024 * 1024,
-    books: {
-      adding: (digest, bytes) => catalog.add(digest, bytes),
-      added: () => undefined,
-      used: (digest) => catalog.used(digest),
-      removed: (digest) => catalog.remove(digest),
-      full: () => undefined,
-    },
-  });
-  t.teardown(() => disk.close());
+  const { catalog, disk } = await openBookedDisk(t, path, now);
   const ledger = openSqliteLedger(join(path, 'hosted.sqlite'));
   t.teardown(() => ledger.close());
   const content = createHostedContent({ disk, catalog, shared: [] });
