@@ -90,6 +90,27 @@ const hosting = z.strictObject({
   uploadIdle: duration,
 });
 
+const percent = 'expected a whole number from 0 to 100';
+
+const hours = z
+  .string({ error: 'expected hours of the day such as 01:00-05:30' })
+  .regex(/^(?:[01]\d|2[0-3]):[0-5]\d-(?:[01]\d|2[0-3]):[0-5]\d$/, {
+    error: 'expected hours of the day such as 01:00-05:30',
+  });
+
+const warm = z.strictObject({
+  every: duration.refine((ms) => ms >= 1000, { error: 'expected at least 1s' }).nullable(),
+  hours: z.array(hours, { error: 'expected a list such as [01:00-05:30]' }),
+  bandwidth: size.refine((bytes) => bytes > 0, { error: 'expected more than nothing' }).nullable(),
+  downloads: count,
+  learnt: duration.nullable(),
+  spare: z.int({ error: percent }).min(0, { error: percent }).max(100, { error: percent }),
+  patience: wait,
+  retries: count,
+  retryDelay: wait,
+  referrersFresh: duration,
+});
+
 const redisUrl = z
   .string({ error: 'expected a URL such as redis://127.0.0.1:6379' })
   .refine((value) => URL.canParse(value) && /^rediss?:$/.test(new URL(value).protocol), {
@@ -166,6 +187,8 @@ export const configSchema = z.strictObject({
   repositories: z.array(repository, { error: 'expected a list of repositories' }),
   hosting,
   access,
+  offline: flag,
+  warm,
   limits: z.strictObject({
     connections: count,
     headerSize: size,

@@ -8,6 +8,8 @@
 export const errors = {
   blobUnknown: { code: 'BLOB_UNKNOWN', status: 404 },
   manifestUnknown: { code: 'MANIFEST_UNKNOWN', status: 404 },
+  manifestNotHeld: { code: 'MANIFEST_UNKNOWN', status: 404 },
+  blobNotHeld: { code: 'BLOB_UNKNOWN', status: 404 },
   nameUnknown: { code: 'NAME_UNKNOWN', status: 404 },
   routeUnknown: { code: 'NAME_UNKNOWN', status: 404 },
   nameInvalid: { code: 'NAME_INVALID', status: 400 },
@@ -83,6 +85,11 @@ export class NarrowsError extends Error {
 
 export function isKind(error: unknown, ...kinds: ErrorName[]): error is NarrowsError {
   return error instanceof NarrowsError && kinds.includes(error.kind);
+}
+
+/** Not here, while nobody else is asked: a mirror that is offline says so. */
+export function isNotHeld(error: unknown): error is NarrowsError {
+  return isKind(error, 'manifestNotHeld', 'blobNotHeld');
 }
 
 /** Trouble on the way to an answer, as opposed to an answer: what is held here may be served instead, marked stale. */

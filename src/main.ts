@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { text } from 'node:stream/consumers';
 import { run } from './cli/program.ts';
 
 // A promise that nobody waits for is a mistake to be mended, and none that the pulls of others should pay for.
@@ -10,6 +11,10 @@ process.on('unhandledRejection', (reason) => {
 process.exitCode = await run(process.argv.slice(2), {
   env: process.env,
   isTerminal: process.stdout.isTTY,
+  get columns() {
+    return process.stdout.columns;
+  },
+  input: () => text(process.stdin),
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
   onStop(callback) {

@@ -1,6 +1,8 @@
 import { DatabaseSync } from 'node:sqlite';
 import { isDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
+import { createSets, setsSchema } from './sets.ts';
+import type { Sets } from './sets.ts';
 import { openOrReplace } from './sqlite.ts';
 
 /** What a document lists: a child of an index with its platform, or a blob of an image without one. */
@@ -41,6 +43,8 @@ export interface Catalog {
   remove(digest: Digest): void;
   has(digest: Digest): boolean;
   totalBytes(): number;
+  /** Of what is here and pinned. */
+  pinnedBytes(): number;
   /** The least recently used that is not pinned, in that order. */
   oldest(count: number): Entry[];
   /** Everything, the least recently used first. */
@@ -61,6 +65,8 @@ export interface Catalog {
   unpin(name: string, digest?: Digest): void;
   /** What has the name, page by page in the order of digests. */
   pinnedAs(name: string, after: string, count: number): Digest[];
+  /** Images that were asked to stay. */
+  readonly sets: Sets;
   flush(): void;
   close(): void;
 }
@@ -89,6 +95,7 @@ const schema = `
   CREATE TABLE IF NOT EXISTS images (digest TEXT PRIMARY KEY, platform TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS hosted (digest TEXT PRIMARY KEY) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS pins (name TEXT, digest TEXT, deep INTEGER NOT NULL, PRIMARY KEY (name, digest)) WITHOUT ROWID;
+  ${setsSchema}
 `;
 
 const keptDigests = `
@@ -119,6 +126,9 @@ export function openCatalog(path: string, now: () => number): Catalog {
     'SELECT digest, bytes, used FROM content WHERE (used, digest) > (?1, ?2) ORDER BY used, digest LIMIT 1000',
   );
   const kept = sql(`${keptDigests} SELECT digest FROM kept`);
+  const keptBytes = sql(
+    `${keptDigests} SELECT SUM(bytes) AS bytes FROM content WHERE digest IN (SELECT digest FROM kept)`,
+  );
   const page = sql('SELECT digest, bytes FROM content WHERE digest > ?1 ORDER BY digest LIMIT ?2');
   const link = sql('INSERT OR IGNORE INTO links (parent, child, platform) VALUES (?1, ?2, ?3)');
   const prune = sql(`
@@ -187,6 +197,7 @@ export function openCatalog(path: string, now: () => number): Catalog {
     },
     has: (digest) => has.get(digest) !== undefined,
     totalBytes: () => Number(total.get()?.['bytes'] ?? 0),
+    pinnedBytes: () => Number(keptBytes.get()?.['bytes'] ?? 0),
     oldest(count) {
       try {
         flush();
@@ -228,6 +239,7 @@ export function openCatalog(path: string, now: () => number): Catalog {
     },
     unpin: (name, digest) => void unpin.run(name, digest ?? null),
     pinnedAs: (name, after, count) => pins.all(name, after, count).map(({ digest }) => digest as Digest),
+    sets: createSets(database, transaction),
     flush,
     close() {
       clearInterval(flushing);

@@ -48,6 +48,19 @@ export interface OriginRecord {
   readonly from: string;
 }
 
+/** What is said about a digest (signatures, SBOMs), as its upstream last listed it. */
+export interface ReferrersRecord {
+  /** Descriptors, as a referrers list has them. */
+  readonly manifests: readonly JsonObject[];
+  readonly checkedAtMs: number;
+}
+
+/** Which platforms of a repository are asked for here, and when each last was, in milliseconds since 1970. */
+export interface DemandRecord {
+  readonly platforms: Readonly<Record<string, number>>;
+  readonly notedAtMs: number;
+}
+
 /** Does the config of a child say the platform that the index says? */
 export interface PlatformCheck {
   readonly truthful: boolean;
@@ -61,6 +74,8 @@ export interface Records {
   readonly narrowed: RecordSpace<NarrowedRecord>;
   readonly origins: RecordSpace<OriginRecord>;
   readonly platformChecks: RecordSpace<PlatformCheck>;
+  readonly referrers: RecordSpace<ReferrersRecord>;
+  readonly demand: RecordSpace<DemandRecord>;
   readonly repositories: RecordSpace<true>;
   /** Tells the other replicas what was written while they could not be told. */
   catchUp(): Promise<void>;
@@ -125,6 +140,20 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
     ),
     origins: space('origins', ({ from }) => typeof from === 'string'),
     platformChecks: space('platform-checks', ({ truthful }) => typeof truthful === 'boolean'),
+    referrers: space<ReferrersRecord>(
+      'referrers',
+      ({ manifests, checkedAtMs }) => Array.isArray(manifests) && isCount(checkedAtMs),
+      (one, other) => one.checkedAtMs >= other.checkedAtMs,
+    ),
+    demand: space<DemandRecord>(
+      'demand',
+      ({ platforms, notedAtMs }) =>
+        typeof platforms === 'object' &&
+        platforms !== null &&
+        Object.values(platforms).every(isCount) &&
+        isCount(notedAtMs),
+      (one, other) => one.notedAtMs >= other.notedAtMs,
+    ),
     repositories: shared
       ? share(
           createStrictSpace<true>(new Keyv({ store: local(), namespace: 'repositories', throwOnErrors: true })),

@@ -2,6 +2,10 @@
 export interface Io {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly isTerminal: boolean;
+  /** How wide the terminal is. */
+  readonly columns?: number | undefined;
+  /** All of standard input, as text. */
+  input(): Promise<string>;
   /** To standard output. */
   out(text: string): void;
   /** To standard error. */

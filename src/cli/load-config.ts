@@ -20,6 +20,7 @@ export interface Overrides {
   /** The Redis that replicas share. */
   readonly redis?: string;
   readonly workers?: string;
+  readonly offline?: true;
 }
 
 export interface Loaded {
@@ -181,7 +182,7 @@ async function readSecret(path: string): Promise<string | undefined> {
 }
 
 function fromOverrides(overrides: Overrides, written: Tree): Contribution {
-  const { listen, admin, upstreams = [], defaultUpstream, store, redis, workers } = overrides;
+  const { listen, admin, upstreams = [], defaultUpstream, store, redis, workers, offline } = overrides;
   const mistakes: Mistake[] = [];
   const named = upstreams.map((text) => {
     const [, name, url] = /^([^=]+)=(.+)$/.exec(text) ?? [];
@@ -197,6 +198,7 @@ function fromOverrides(overrides: Overrides, written: Tree): Contribution {
   }
   const tree: Tree = {
     ...(workers !== undefined && { workers: Number(workers) }),
+    ...(offline && { offline }),
     ...(listen && { listen: listen.map((address) => ({ address })) }),
     ...(admin !== undefined && { admin: { address: admin } }),
     ...(named.length > 0 && mistakes.length === 0 && { upstreams: Object.fromEntries(named) }),

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { checkCommand } from './check.ts';
 import { clientCommand } from './client.ts';
 import { configCommand } from './config-command.ts';
 import { gcCommand } from './gc.ts';
@@ -8,7 +9,9 @@ import { inspectCommand } from './inspect.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { serveCommand } from './serve.ts';
+import { setsCommand } from './sets.ts';
 import { verifyCommand } from './verify.ts';
+import { warmCommand } from './warm.ts';
 
 /** Runs a command line, without the program's own name. @returns the exit code: 0 done, 1 did not hold, 2 wrong use */
 export async function run(args: readonly string[], io: Io): Promise<0 | 1 | 2> {
@@ -19,6 +22,9 @@ export async function run(args: readonly string[], io: Io): Promise<0 | 1 | 2> {
     );
   for (const command of [
     serveCommand(io),
+    warmCommand(io),
+    checkCommand(io),
+    setsCommand(io),
     inspectCommand(io),
     historyCommand(io),
     gcCommand(io),

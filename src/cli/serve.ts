@@ -23,6 +23,7 @@ interface ServeFlags {
   store?: string;
   redis?: string;
   workers?: string;
+  offline?: true;
 }
 
 export function serveCommand(io: Io): Command {
@@ -36,6 +37,7 @@ export function serveCommand(io: Io): Command {
     .option('--store <dir>', 'where the cache is kept')
     .option('--redis <url>', 'the Redis that replicas share, as redis://10.0.0.9:6379')
     .option('--workers <count>', 'processes that serve together, on one store')
+    .option('--offline', 'never ask an upstream: what is here is all there is')
     .addHelpText(
       'after',
       '\nExample:\n  narrows serve --listen :5000 --store /var/lib/narrows --upstream lab=http://10.0.0.5:5000',
@@ -59,6 +61,7 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
       ...(flags.store !== undefined && { store: flags.store }),
       ...(flags.redis !== undefined && { redis: flags.redis }),
       ...(flags.workers !== undefined && { workers: flags.workers }),
+      ...(flags.offline && { offline: flags.offline }),
     },
     io,
   );

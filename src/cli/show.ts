@@ -21,6 +21,14 @@ export function formatCount(count: number, one: string): string {
   return `${count} ${one}${count === 1 ? '' : 's'}`;
 }
 
+/** `45s`, `3m 20s`, `2h 5m`. */
+export function formatDuration(seconds: number): string {
+  const whole = Math.max(0, Math.ceil(seconds));
+  if (whole < 60) return `${whole}s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}m ${whole % 60}s`;
+  return `${Math.floor(whole / 3600)}h ${Math.floor((whole % 3600) / 60)}m`;
+}
+
 /** `12`, `3.2 MiB`, or `-` for none. */
 function isNumber(text: string): boolean {
   return /^[\d.]+(?: [KMGT]?i?B)?$|^-$/.test(text);

@@ -17,6 +17,8 @@ export interface StoreFlags {
   readonly store?: string;
   readonly redis?: string;
   readonly json?: boolean;
+  /** Asks the store alone, whatever the configuration says. */
+  readonly offline?: boolean;
 }
 
 /** What a command works on: the store, beside a server that may be running on it. */
@@ -31,6 +33,7 @@ export async function withWorkbench<T>(flags: StoreFlags, io: Io, work: (bench: 
     {
       ...(flags.store !== undefined && { store: flags.store }),
       ...(flags.redis !== undefined && { redis: flags.redis }),
+      ...(flags.offline && { offline: true }),
     },
     io,
   );

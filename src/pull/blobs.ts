@@ -23,6 +23,8 @@ export interface Blobs {
   head(source: Source, digest: Digest): Promise<BlobSize>;
   /** The whole of a blob that is small; undefined for one of more than `maxBytes`. */
   readSmall(source: Source, digest: Digest, maxBytes: number): Promise<Buffer | undefined>;
+  /** Resolves when no download of it is under way here any more, and what it kept has its name. */
+  landed(source: Source, digest: Digest): Promise<void>;
   /** Ends every download; for the end of the program. */
   close(): Promise<void>;
 }
@@ -217,6 +219,10 @@ export function createBlobs({ store, records, fleets, graph, rules, observer }: 
       if (blob.size <= maxBytes) return readAll(blob);
       await blob.close();
       return undefined;
+    },
+
+    async landed(source, digest) {
+      await flights.get(flightKey(source, digest))?.flight.landed;
     },
 
     async close() {

@@ -90,7 +90,7 @@ function chooseImage(index: Index, platform: Platform, onMissing: 'error' | 'ver
 }
 
 /** The children that fit a platform best, in the order of the index: one, but for twins. */
-function bestFits(index: Index, platform: Platform): Descriptor[] {
+export function bestFits(index: Index, platform: Platform): Descriptor[] {
   const ranked = index.manifests
     .filter((child) => isPlatform(child.platform))
     .map((child) => ({ child, step: fit(platform, child.platform!) ?? Infinity }));

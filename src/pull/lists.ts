@@ -1,15 +1,13 @@
-import { NarrowsError, isKind } from '../errors.ts';
+import { NarrowsError, isNotHeld } from '../errors.ts';
 import { asObject, parseJson } from '../oci/json.ts';
 import type { Json, JsonObject } from '../oci/json.ts';
 import { mediaTypes } from '../oci/media-types.ts';
-import { companionTag } from '../oci/reference.ts';
 import type { Digest } from '../oci/digest.ts';
 import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
-import type { ListAnswer } from '../upstream/upstream.ts';
 import type { PullParts } from './parts.ts';
+import type { Referrers } from './referrers.ts';
 import type { Page, Route } from './request.ts';
-import type { Tags } from './tags.ts';
 
 /** A page of a list, ready to send. */
 export interface ListPage {
@@ -27,25 +25,32 @@ export interface Lists {
 
 const maxPage = 1000;
 
-export function createLists({ records }: PullParts, tags: Tags): Lists {
+export function createLists({ records }: PullParts, referrers: Referrers): Lists {
   /** What was narrowed here has no referrers of its own upstream: those of its original are meant. */
   async function subjectOf(source: Source, digest: Digest): Promise<Digest> {
     return (await records.narrowed.get(contentKey(source, digest)))?.index ?? digest;
   }
 
-  /** The index under the tag `sha256-<hex>` (distribution-spec "Referrers Tag Schema"); none means no referrers. */
-  async function fromTag(source: Source, subject: Digest): Promise<Buffer | undefined> {
-    try {
-      return (await tags.resolve(source, companionTag(subject, ''))).bytes;
-    } catch (error) {
-      if (isKind(error, 'manifestUnknown')) return undefined;
-      throw error;
+  /** While nobody else is asked, a repository has the tags that are known here. */
+  async function knownTags(source: Source, page: Page): Promise<ListPage['bytes']> {
+    const prefix = `${source.key}:`;
+    const names: string[] = [];
+    for await (const key of records.tags.keys()) {
+      const name = key.slice(prefix.length);
+      if (!key.startsWith(prefix) || (page.last !== undefined && name <= page.last)) continue;
+      if ((await records.tags.get(key))?.digest) names.push(name);
     }
+    const tags = names.toSorted().slice(0, page.n);
+    return Buffer.from(JSON.stringify({ name: source.repository, tags }));
   }
 
   return {
     async tags(source, route) {
-      const answer = await source.upstream.list(source.repository, 'tags/list', pageQuery(route.page));
+      const asked = source.upstream.list(source.repository, 'tags/list', pageQuery(route.page));
+      const answer = await asked.catch(async (error: unknown) => {
+        if (!isNotHeld(error)) throw error;
+        return { bytes: await knownTags(source, route.page), next: undefined };
+      });
       if (!answer) {
         throw new NarrowsError('nameUnknown', `${source.upstream.name} has no repository ${source.repository}.`);
       }
@@ -57,9 +62,8 @@ export function createLists({ records }: PullParts, tags: Tags): Lists {
       const subject = await subjectOf(source, route.digest);
       const query = pageQuery(route.page);
       if (route.artifactType !== undefined) query.set('artifactType', route.artifactType);
-      const answer = await fromApi(source, subject, query);
-      const bytes = answer?.bytes ?? (await fromTag(source, subject));
-      const list = bytes ? readList(bytes, 'manifests') : emptyIndex;
+      const answer = await referrers.page(source, subject, query);
+      const list = answer ? { ...emptyIndex, ...readList(answer.bytes, 'manifests') } : emptyIndex;
       const filtered = filter(list, route.artifactType);
       return {
         bytes: Buffer.from(JSON.stringify(filtered)),
@@ -88,16 +92,6 @@ export function createLists({ records }: PullParts, tags: Tags): Lists {
       };
     },
   };
-}
-
-async function fromApi(source: Source, subject: Digest, query: URLSearchParams): Promise<ListAnswer | undefined> {
-  try {
-    return await source.upstream.list(source.repository, `referrers/${subject}`, query);
-  } catch (error) {
-    // Registries of before the referrers API answer its path with all sorts of refusals.
-    if (isKind(error, 'upstreamRefused')) return undefined;
-    throw error;
-  }
 }
 
 const emptyIndex: JsonObject = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] };

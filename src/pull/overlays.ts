@@ -1,4 +1,4 @@
-import { isKind, isUpstreamTrouble } from '../errors.ts';
+import { isKind, isNotHeld, isUpstreamTrouble } from '../errors.ts';
 import { attestedDigest, isPlatform, parseDocument, readConfigPlatform, readDescriptor } from '../oci/manifest.ts';
 import type { Descriptor, Document, Index, Manifest } from '../oci/manifest.ts';
 import { isImageConfigType } from '../oci/media-types.ts';
@@ -81,6 +81,8 @@ export function createOverlays({ rules, observer }: Parts, homes: Homes, tags: T
       return await supplied(source, tag, overlay);
     } catch (error) {
       if (isKind(error, 'manifestUnknown', 'nameUnknown')) return [];
+      // Of a supplier that nobody asked for, not having it here is none either.
+      if (!isWanted && isNotHeld(error)) return [];
       // Whoever waits for this platform must not be told that there is none.
       if (isWanted || !isUpstreamTrouble(error)) throw error;
       observer.trouble(`supplying a platform to ${source.key}:${tag}`, error);

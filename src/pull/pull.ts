@@ -1,6 +1,5 @@
 import { isAmong, requireAmong } from '../access/identity.ts';
 import type { Identity } from '../access/identity.ts';
-import { pieces } from '../cache/bytes.ts';
 import { contentKey } from '../cache/records.ts';
 import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -24,6 +23,9 @@ import { createHomes } from './homes.ts';
 import { createOverlays } from './overlays.ts';
 import type { PullParts } from './parts.ts';
 import type { Body, PullRequest, Reply, Route } from './request.ts';
+import { createReader } from './reader.ts';
+import type { Reader } from './reader.ts';
+import { createReferrers } from './referrers.ts';
 import { createTags } from './tags.ts';
 import { createViews } from './views.ts';
 import type { Viewed } from './views.ts';
@@ -34,6 +36,8 @@ export interface Pull {
   inspect(image: ImageName, wanted: PlatformSet): Promise<Inspection>;
   /** Fetches a blob or manifest that a repository is known to have, to be kept; false where that cannot be done. */
   obtain(repositoryKey: string, digest: Digest): Promise<boolean>;
+  /** For those who go through whole images. */
+  readonly reader: Reader;
   /** Ends what runs in the background. */
   close(): Promise<void>;
 }
@@ -52,14 +56,17 @@ export function createPull(parts: PullParts): Pull {
   const tags = createTags(parts, manifests);
   const overlays = createOverlays(parts, homes, tags, blobs);
   const views = createViews(parts, tags, manifests, blobs, overlays, homes);
-  const lists = createLists(parts, tags);
+  const referrers = createReferrers(parts, tags);
+  const lists = createLists(parts, referrers);
 
+  const reader = createReader(parts, tags, manifests, blobs, referrers);
   const inspector = createInspector(parts, tags, manifests);
 
   return Object.assign(pull, {
     inspect: async ({ name, reference }: ImageName, wanted: PlatformSet) =>
       inspector.inspect(parts.registries.find(name, undefined, undefined), reference, wanted),
     obtain,
+    reader,
     close: () => blobs.close(),
   });
 
@@ -69,13 +76,7 @@ export function createPull(parts: PullParts): Pull {
       if (await parts.records.manifests.get(contentKey(source, digest))) {
         return (await manifests.byDigest(source, digest)) !== undefined;
       }
-      const blob = await blobs.open(source, digest);
-      try {
-        for await (const _ of pieces(blob));
-        await blob.verified;
-      } finally {
-        await blob.close();
-      }
+      await reader.fetch(source, digest, () => undefined, new AbortController().signal);
       return true;
     } catch (error) {
       parts.observer.trouble(`fetching ${digest} again`, error);

@@ -15,6 +15,13 @@ export interface Tags {
    * @throws NarrowsError manifestUnknown, denied, or the upstream's trouble where nothing is known here
    */
   resolve(source: Source, tag: Tag): Promise<HeldManifest>;
+  /**
+   * The same for who wants no less than what the upstream says now: nothing is believed but what never moves, and its
+   * trouble is not covered up.
+   *
+   * @throws NarrowsError manifestUnknown, or the upstream's trouble
+   */
+  ask(source: Source, tag: Tag): Promise<HeldManifest>;
 }
 
 const maxWritten = 10_000;
@@ -99,6 +106,13 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
   }
 
   return {
+    async ask(source, tag) {
+      const last = await records.tags.get(keyOf(source, tag));
+      const neverMoves = rules.freshMs(source.key, tag) >= Number.MAX_SAFE_INTEGER;
+      const known = last?.digest && neverMoves ? await believed(source, tag, last) : undefined;
+      return known ?? ask(source, tag, last);
+    },
+
     async resolve(source, tag) {
       // Nothing is believed, and nobody is given the answer to an earlier question: what was just pushed is there.
       if (source.isHosted) return revalidate(source, tag);

@@ -4,9 +4,10 @@ import { acceptManifests } from '../oci/media-types.ts';
 import { referenceText } from '../oci/reference.ts';
 import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
 import type { Answer, ReadLimits } from './answers.ts';
+import { budgetOf } from './budget.ts';
 import { createRequester, toTrouble } from './requests.ts';
 import type { UpstreamOptions } from './requests.ts';
-import type { BlobAnswer, ManifestHead, Upstream } from './upstream.ts';
+import type { BlobAnswer, Budget, ManifestHead, Upstream } from './upstream.ts';
 
 export interface RegistryOptions extends UpstreamOptions {
   readonly maxManifestBytes: number;
@@ -25,6 +26,7 @@ export function createRegistry(options: RegistryOptions): Registry {
     deadlineMs: options.limits.headersTimeoutMs + options.limits.stallTimeoutMs,
   };
   let limitedUntilMs = 0;
+  let budget: Budget | undefined;
 
   /** @returns undefined where the registry says 404; anything but success is thrown */
   async function ask(
@@ -35,6 +37,7 @@ export function createRegistry(options: RegistryOptions): Registry {
   ): Promise<Answer | undefined> {
     const isBody = method === 'GET' && rest.startsWith('blobs/');
     const answer = await requester.send({ method, path: `/v2/${repository}/${rest}`, headers, repository, isBody });
+    if (!answer.redirected) budget = budgetOf(answer.headers, now()) ?? budget;
     // A part is an answer to those alone who asked for one.
     const isPart = answer.status === 206 && 'range' in headers;
     if (answer.status === 200 || isPart) return checkEncoding(answer, name);
@@ -148,6 +151,8 @@ export function createRegistry(options: RegistryOptions): Registry {
       const next = nextQuery([answer.headers['link'] ?? ''].flat().join(', '));
       return { bytes, ...(next && { next }) };
     },
+
+    budget: () => budget,
 
     close: () => requester.close(),
   };

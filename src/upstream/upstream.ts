@@ -15,6 +15,16 @@ export interface Upstream {
   blob(repository: RepositoryName, digest: Digest, from: number): Promise<BlobAnswer | undefined>;
   /** `tags/list` or `referrers/<digest>`, as the upstream gives it. */
   list(repository: RepositoryName, path: string, query: URLSearchParams): Promise<ListAnswer | undefined>;
+  /** What is left of a pull quota, as the last answer said; undefined where none did. */
+  budget?(): Budget | undefined;
+}
+
+/** How many manifests may still be fetched, of how many within one window. */
+export interface Budget {
+  readonly remaining: number;
+  readonly limit: number;
+  /** When there is more again, where that was said: milliseconds since 1970. */
+  readonly resetsAtMs?: number;
 }
 
 export interface ManifestHead {

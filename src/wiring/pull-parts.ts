@@ -19,6 +19,8 @@ export interface PullWork {
   readonly storage: Storage;
   readonly pull: Pull;
   readonly sets: ReadonlyMap<string, PlatformSet>;
+  /** Pulls from the same store over upstreams that are asked in another way. Its downloads are its own. */
+  over(change: (upstream: Upstream) => Upstream): Pull;
 }
 
 /** @param challenge how callers say who they are; undefined where nobody can */
@@ -27,18 +29,22 @@ export async function openPullWork(context: Context, challenge?: string): Promis
   const sets = namedSets(config);
   const storage = await openStorage(context);
   const upstreams = await openUpstreams(config, metrics, now, closers);
-  const pull = createPull({
-    store: storage.store,
-    records: storage.records,
-    fleets: storage.fleets,
-    graph: storage.graph,
-    registries: createRegistries(upstreams, config.defaultUpstream, hostedRegistry(config, storage)),
-    rules: pullRules(config, sets, challenge),
-    observer: observe(log, metrics.pull),
-    now,
-  });
-  closers.push(() => pull.close());
-  return { storage, pull, sets };
+  const over: PullWork['over'] = (change) => {
+    const changed = new Map([...upstreams].map(([name, upstream]) => [name, change(upstream)]));
+    const pull = createPull({
+      store: storage.store,
+      records: storage.records,
+      fleets: storage.fleets,
+      graph: storage.graph,
+      registries: createRegistries(changed, config.defaultUpstream, hostedRegistry(config, storage)),
+      rules: pullRules(config, sets, challenge),
+      observer: observe(log, metrics.pull),
+      now,
+    });
+    closers.push(() => pull.close());
+    return pull;
+  };
+  return { storage, pull: over((upstream) => upstream), sets, over };
 }
 
 function hostedRegistry(config: Config, { hosted }: Storage): (repository: string) => Upstream | undefined {

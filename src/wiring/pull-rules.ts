@@ -6,6 +6,8 @@ import { globOf, repositoryRules } from './repository-rules.ts';
 import { addressRule } from '../pull/choose-platform.ts';
 import type { PullRules } from '../pull/parts.ts';
 
+const never = Number.MAX_SAFE_INTEGER;
+
 /** What the configuration says about pulls, in the words of `pull`. */
 export function pullRules(
   config: Config,
@@ -16,7 +18,7 @@ export function pullRules(
   const { settingsOf, pullersOf } = repositoryRules(config);
   const rules = tags.rules.map((rule) => ({
     matches: globOf(rule.pattern),
-    freshMs: rule.fresh ?? Number.MAX_SAFE_INTEGER,
+    freshMs: rule.fresh ?? never,
   }));
   return {
     platforms: {
@@ -26,8 +28,10 @@ export function pullRules(
       trustUserAgent: platforms.trustUserAgent,
     },
     onMissing: platforms.onMissing,
-    freshMs: (key, tag) => rules.find(({ matches }) => matches.test(`${key}:${tag}`))?.freshMs ?? tags.fresh,
-    missingMs: tags.missing,
+    // Offline, what a tag last meant is what it means.
+    freshMs: (key, tag) =>
+      config.offline ? never : (rules.find(({ matches }) => matches.test(`${key}:${tag}`))?.freshMs ?? tags.fresh),
+    missingMs: config.offline ? 0 : tags.missing,
     staleMs: tags.stale,
     primaryOf: (key) => parsePlatform(settingsOf(key)?.primary ?? platforms.primary)!,
     overlaysOf: (key) => settingsOf(key)?.overlays ?? [],

@@ -3,18 +3,24 @@ import type { Config } from '../config.ts';
 import type { Metrics } from '../metrics.ts';
 import { createCredentials, dockerConfigSource } from '../upstream/credentials.ts';
 import type { CredentialSource } from '../upstream/credentials.ts';
+import { createOfflineRegistry } from '../upstream/offline.ts';
 import { createRegistry } from '../upstream/registry.ts';
 import type { Registry } from '../upstream/registry.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 
-/** All registries that the configuration names, by their names. */
+/** All registries that the configuration names, by their names; offline, they have no sockets to open. */
 export async function openUpstreams(
   config: Config,
   metrics: Metrics,
   now: () => number,
   closers: (() => unknown)[],
-): Promise<Map<string, Registry>> {
-  const upstreams = new Map<string, Registry>();
+): Promise<Map<string, Upstream>> {
+  const upstreams = new Map<string, Upstream>();
   for (const name of Object.keys(config.upstreams)) {
+    if (config.offline) {
+      upstreams.set(name, createOfflineRegistry(name));
+      continue;
+    }
     const registry = await openRegistry(name, config, now, metrics);
     closers.push(() => registry.close());
     upstreams.set(name, registry);

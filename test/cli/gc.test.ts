@@ -254,6 +254,7 @@ void t.test('gc: on a terminal a bar is drawn, beside what it prints', async (t)
   const code = await run(['gc', '--config', file, '--keep-platform', 'linux/arm64'], {
     env: {},
     isTerminal: true,
+    input: () => Promise.resolve(""),
     out: (text) => void (printed.out += text),
     err: (text) => void (printed.err += text),
     onStop: () => undefined,

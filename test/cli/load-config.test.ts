@@ -8,6 +8,7 @@ import { temporaryFolder } from '../fixtures/mirror.ts';
 const io = (env: Record<string, string> = {}) => ({
   env,
   isTerminal: false,
+  input: () => Promise.resolve(""),
   out: () => undefined,
   err: () => undefined,
   onStop: () => undefined,

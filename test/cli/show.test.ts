@@ -69,6 +69,7 @@ function prepare(isTerminal: boolean) {
   const io = {
     env: {},
     isTerminal,
+    input: () => Promise.resolve(''),
     out: () => {
       throw new Error('what is printed is for what was asked for');
     },

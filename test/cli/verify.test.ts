@@ -216,6 +216,7 @@ void t.test('verify: on a terminal a bar is drawn, and JSON beside it stays JSON
   const code = await run(['verify', '--config', file, '--json'], {
     env: {},
     isTerminal: true,
+    input: () => Promise.resolve(""),
     out: (text) => void (printed.out += text),
     err: (text) => void (printed.err += text),
     onStop: () => undefined,

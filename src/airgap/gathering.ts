@@ -1,0 +1,136 @@
+import { NarrowsError } from '../errors.ts';
+import type { Digest } from '../oci/digest.ts';
+import { isForeign, parseDocument } from '../oci/manifest.ts';
+import type { Descriptor, Document, Manifest } from '../oci/manifest.ts';
+import { isIndexType } from '../oci/media-types.ts';
+import type { HeldManifest } from '../pull/manifests.ts';
+import type { Reader } from '../pull/reader.ts';
+import type { Source } from '../upstream/registries.ts';
+import type { Tag } from '../oci/reference.ts';
+
+/** One digest that belongs to an image, for one of its platforms. */
+export interface Part {
+  readonly digest: Digest;
+  readonly bytes: number;
+  readonly kind: 'index' | 'manifest' | 'config' | 'layer';
+  readonly mediaType: string;
+  /** As `linux/arm64`; empty for what belongs to all of them. */
+  readonly platform: string;
+  /** It is no part of what runs: it says something about it. */
+  readonly isAbout: boolean;
+}
+
+/** A tag that stands for a digest of the image by its name. */
+export interface Companion {
+  readonly tag: Tag;
+  readonly digest: Digest;
+  readonly mediaType: string;
+  readonly bytes: number;
+}
+
+export interface Gap {
+  /** The document that could not be read; absent for a question that could not be asked. */
+  readonly digest?: Digest;
+  readonly platform: string;
+  readonly error: NarrowsError;
+}
+
+/** What is found on the way through an image: each digest once for each platform, and what could not be read. */
+export interface Gathering {
+  readonly source: Source;
+  readonly referrersFreshMs: number;
+  add(part: Part): void;
+  addContent(manifest: Manifest, platform: string, isAbout: boolean): void;
+  addCompanion(companion: Companion): void;
+  /** @returns false for one that is known already */
+  addReferrer(part: Part): boolean;
+  /** A manifest or an index that something lists, with all that it lists in its turn. */
+  follow(child: Descriptor, platform: string, isAbout: boolean): Promise<void>;
+  followDocument(document: Document, platform: string, isAbout: boolean): Promise<void>;
+  note(error: unknown, platform: string, digest?: Digest): void;
+  gathered(): { parts: Part[]; companions: Companion[]; referrers: Part[]; gaps: Gap[] };
+}
+
+const maxIndexDepth = 4;
+
+export function createGathering(reader: Reader, source: Source, referrersFreshMs: number): Gathering {
+  const parts = new Map<string, Part>();
+  const companions = new Map<string, Companion>();
+  const referrers = new Map<Digest, Part>();
+  const gaps: Gap[] = [];
+
+  function add(part: Part): void {
+    const key = `${part.digest} ${part.platform}`;
+    if (!parts.has(key)) parts.set(key, part);
+  }
+
+  function addContent({ config, layers }: Manifest, platform: string, isAbout: boolean): void {
+    add({ ...sizeOf(config), kind: 'config', platform, isAbout });
+    for (const layer of layers.filter((one) => !isForeign(one))) {
+      add({ ...sizeOf(layer), kind: 'layer', platform, isAbout });
+    }
+  }
+
+  function note(error: unknown, platform: string, digest?: Digest): void {
+    if (!(error instanceof NarrowsError)) throw error;
+    gaps.push({ error, platform, ...(digest && { digest }) });
+  }
+
+  async function follow(child: Descriptor, platform: string, isAbout: boolean, depth = 0): Promise<void> {
+    const kind = isIndexType(child.mediaType) ? 'index' : 'manifest';
+    add({ ...sizeOf(child), kind, platform, isAbout });
+    try {
+      const held = await reader.manifest(source, child.digest);
+      if (held) return await followDocument(documentOf(held), platform, isAbout, depth);
+      note(
+        new NarrowsError('manifestUnknown', `${source.key} lists ${child.digest} and does not hold it.`),
+        platform,
+        child.digest,
+      );
+    } catch (error) {
+      note(error, platform, child.digest);
+    }
+  }
+
+  async function followDocument(document: Document, platform: string, isAbout: boolean, depth = 0): Promise<void> {
+    if (document.kind === 'manifest') addContent(document, platform, isAbout);
+    if (document.kind !== 'index' || depth >= maxIndexDepth) return;
+    await Promise.all(document.manifests.map((child) => follow(child, platform, isAbout, depth + 1)));
+  }
+
+  return {
+    source,
+    referrersFreshMs,
+    add,
+    addContent,
+    addCompanion: (companion) => void companions.set(companion.tag, companion),
+    addReferrer(part) {
+      if (referrers.has(part.digest)) return false;
+      referrers.set(part.digest, part);
+      return true;
+    },
+    follow,
+    followDocument,
+    note,
+    gathered: () => ({
+      parts: [...parts.values()],
+      companions: [...companions.values()],
+      referrers: [...referrers.values()],
+      gaps,
+    }),
+  };
+}
+
+function sizeOf({ digest, size, mediaType }: Pick<Descriptor, 'digest' | 'size' | 'mediaType'>) {
+  return { digest, bytes: size, mediaType };
+}
+
+/** Bytes by digest are what they are: what cannot be read lists nothing. */
+export function documentOf({ bytes, mediaType }: Pick<HeldManifest, 'bytes' | 'mediaType'>): Document {
+  try {
+    return parseDocument(bytes, mediaType);
+  } catch (error) {
+    if (error instanceof NarrowsError) return { kind: 'opaque', mediaType };
+    throw error;
+  }
+}

@@ -1,0 +1,29 @@
+import { formatPlatform } from '../oci/platform.ts';
+import type { Platform, PlatformSet } from '../oci/platform.ts';
+import type { Reader } from '../pull/reader.ts';
+import type { Part } from './gathering.ts';
+import type { ImageTree, Wanted } from './image-tree.ts';
+
+/** A digest may belong to several platforms, and is moved once. */
+export function eachOnce(parts: readonly Part[]): Part[] {
+  return [...new Map(parts.map((part) => [part.digest, part])).values()];
+}
+
+export function sum(parts: readonly { readonly bytes: number }[]): number {
+  return parts.reduce((total, { bytes }) => total + bytes, 0);
+}
+
+export function platformNames(platforms: PlatformSet): string[] {
+  return platforms === 'any' ? ['any'] : platforms.map(formatPlatform);
+}
+
+/** Platforms that other repositories supply to an image are images of those. */
+export function suppliersOf(reader: Pick<Reader, 'find'>, { branches, wanted }: ImageTree): Wanted[] {
+  return branches.flatMap(({ supplier }) => {
+    if (!supplier) return [];
+    const platforms: readonly Platform[] = [supplier.platform];
+    return [
+      { ...wanted, source: reader.find(supplier.name), reference: { kind: 'tag', tag: supplier.tag }, platforms },
+    ];
+  });
+}

@@ -1,0 +1,64 @@
+import { setMaxListeners } from 'node:events';
+import type { Shelf } from '../airgap/fetcher.ts';
+import type { WarmObserver, WarmParts } from '../airgap/warm.ts';
+import type { Config } from '../config.ts';
+import type { Pull } from '../pull/pull.ts';
+import { createPace, createPaced } from '../upstream/paced.ts';
+import { createPatient } from '../upstream/patient.ts';
+import type { PullWork } from './pull-parts.ts';
+import type { Storage } from './storage.ts';
+
+export interface Background {
+  readonly config: Config;
+  readonly work: PullWork;
+  /** Ends what is under way, and all waits. */
+  readonly signal: AbortSignal;
+  onWait(upstream: string, waitMs: number, why: string): void;
+  now(): number;
+}
+
+/** Pulls for someone who has time: they wait when they are told to, and take no more than their share of the line. */
+export function openBackground({ config, work, signal, onWait, now }: Background): Pull {
+  const { bandwidth, spare, patience, retries, retryDelay } = config.warm;
+  // Each download, and each wait, listens for the end.
+  setMaxListeners(0, signal);
+  const pace = bandwidth === null ? undefined : createPace(bandwidth, signal);
+  return work.over((upstream) => {
+    const patient = createPatient(upstream, {
+      maxWaitMs: patience,
+      spare: spare / 100,
+      retries,
+      retryDelayMs: retryDelay,
+      signal,
+      now,
+      onWait,
+    });
+    return pace ? createPaced(patient, pace) : patient;
+  });
+}
+
+export function warmParts(background: Background, observer: WarmObserver): WarmParts {
+  const { config, work, signal, now } = background;
+  return {
+    reader: openBackground(background).reader,
+    shelf: shelfOf(config, work.storage),
+    sets: work.storage.catalog.sets,
+    atOnce: config.warm.downloads,
+    referrersFreshMs: config.warm.referrersFresh,
+    signal,
+    observer,
+    now,
+  };
+}
+
+function shelfOf({ cache }: Config, { disk, store, catalog }: Storage): Shelf {
+  return {
+    has: (digest) => disk.has(digest),
+    async bring(digest) {
+      const blob = await store.open(digest);
+      if (blob) await disk.put(digest, blob);
+    },
+    pinnedBytes: () => catalog.pinnedBytes(),
+    maxBytes: cache.disk.maxSize,
+  };
+}
