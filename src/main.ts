@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { text } from 'node:stream/consumers';
 import { run } from './cli/program.ts';
 
 // A promise that nobody waits for is a mistake to be mended, and none that the pulls of others should pay for.
@@ -14,7 +13,9 @@ process.exitCode = await run(process.argv.slice(2), {
   get columns() {
     return process.stdout.columns;
   },
-  input: () => text(process.stdin),
+  input: () => process.stdin as AsyncIterable<Buffer>,
+  write: (bytes) =>
+    new Promise((resolve, reject) => process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()))),
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
   onStop(callback) {

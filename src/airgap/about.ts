@@ -43,6 +43,7 @@ async function followReferrers(
   let listed: readonly JsonObject[] = [];
   try {
     listed = await reader.referrers(source, subject, referrersFreshMs);
+    gathering.addList(subject, listed);
   } catch (error) {
     gathering.note(error, platform);
   }
@@ -66,6 +67,7 @@ async function followCompanion(reader: Reader, gathering: Gathering, tag: Tag, p
     const { digest, mediaType } = held;
     const bytes = held.bytes.length;
     const document = documentOf(held);
+    gathering.addDocument(held);
     gathering.addCompanion({ tag, digest, mediaType, bytes });
     const kind = document.kind === 'index' ? 'index' : 'manifest';
     gathering.add({ digest, bytes, mediaType, kind, platform, isAbout: true });

@@ -1,7 +1,7 @@
 import { bytesBlob, pieces } from '../cache/bytes.ts';
 import type { Blob } from '../cache/tier.ts';
 import { NarrowsError } from '../errors.ts';
-import { digestOf, isEmptyDigest, startHash, finish } from '../oci/digest.ts';
+import { digestOf, isEmptyDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Reader } from '../pull/reader.ts';
 import type { Source } from '../upstream/registries.ts';
@@ -175,18 +175,15 @@ function* fileEntry(path: string, bytes: Buffer): Generator<Buffer> {
 
 async function* blobEntry(reader: Reader, place: Place, { digest, bytes }: Listed): AsyncGenerator<Buffer> {
   yield writeHeader(blobPath(digest), bytes);
-  const running = startHash(digest);
   const blob = await openPart(reader, place, digest);
   try {
     if (blob.size !== bytes) throw changed(digest);
-    for await (const piece of pieces(blob)) {
-      running.update(piece);
-      yield piece;
-    }
+    yield* pieces(blob);
+    // Not before it is known to be what its name says does anything follow.
+    await blob.verified;
   } finally {
     await blob.close();
   }
-  if (!finish(running, digest)) throw changed(digest);
   yield Buffer.alloc(paddingOf(bytes));
 }
 

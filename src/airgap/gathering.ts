@@ -3,6 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import { isForeign, parseDocument } from '../oci/manifest.ts';
 import type { Descriptor, Document, Manifest } from '../oci/manifest.ts';
 import { isIndexType } from '../oci/media-types.ts';
+import type { JsonObject } from '../oci/json.ts';
 import type { HeldManifest } from '../pull/manifests.ts';
 import type { Reader } from '../pull/reader.ts';
 import type { Source } from '../upstream/registries.ts';
@@ -35,6 +36,18 @@ export interface Gap {
   readonly error: NarrowsError;
 }
 
+export interface Gathered {
+  readonly parts: readonly Part[];
+  readonly companions: readonly Companion[];
+  /** Manifests that name a digest of the image as their subject, and the lists that say so. */
+  readonly referrers: readonly Part[];
+  readonly referrerLists: ReadonlyMap<Digest, readonly JsonObject[]>;
+  /** Those that were read. */
+  readonly documents: readonly HeldManifest[];
+  /** What could not be read, so that not all that belongs to the image is known. */
+  readonly gaps: readonly Gap[];
+}
+
 /** What is found on the way through an image: each digest once for each platform, and what could not be read. */
 export interface Gathering {
   readonly source: Source;
@@ -48,7 +61,11 @@ export interface Gathering {
   follow(child: Descriptor, platform: string, isAbout: boolean): Promise<void>;
   followDocument(document: Document, platform: string, isAbout: boolean): Promise<void>;
   note(error: unknown, platform: string, digest?: Digest): void;
-  gathered(): { parts: Part[]; companions: Companion[]; referrers: Part[]; gaps: Gap[] };
+  /** A document that was read on the way. */
+  addDocument(held: HeldManifest): void;
+  /** What is listed as said about a digest. */
+  addList(subject: Digest, list: readonly JsonObject[]): void;
+  gathered(): Gathered;
 }
 
 const maxIndexDepth = 4;
@@ -58,6 +75,8 @@ export function createGathering(reader: Reader, source: Source, referrersFreshMs
   const companions = new Map<string, Companion>();
   const referrers = new Map<Digest, Part>();
   const gaps: Gap[] = [];
+  const documents = new Map<Digest, HeldManifest>();
+  const referrerLists = new Map<Digest, readonly JsonObject[]>();
 
   function add(part: Part): void {
     const key = `${part.digest} ${part.platform}`;
@@ -81,7 +100,10 @@ export function createGathering(reader: Reader, source: Source, referrersFreshMs
     add({ ...sizeOf(child), kind, platform, isAbout });
     try {
       const held = await reader.manifest(source, child.digest);
-      if (held) return await followDocument(documentOf(held), platform, isAbout, depth);
+      if (held) {
+        documents.set(held.digest, held);
+        return await followDocument(documentOf(held), platform, isAbout, depth);
+      }
       note(
         new NarrowsError('manifestUnknown', `${source.key} lists ${child.digest} and does not hold it.`),
         platform,
@@ -112,10 +134,14 @@ export function createGathering(reader: Reader, source: Source, referrersFreshMs
     follow,
     followDocument,
     note,
+    addDocument: (held) => void documents.set(held.digest, held),
+    addList: (subject, list) => void (list.length > 0 && referrerLists.set(subject, list)),
     gathered: () => ({
       parts: [...parts.values()],
       companions: [...companions.values()],
       referrers: [...referrers.values()],
+      referrerLists,
+      documents: [...documents.values()],
       gaps,
     }),
   };

@@ -11,7 +11,7 @@ import type { Reader } from '../pull/reader.ts';
 import type { Source } from '../upstream/registries.ts';
 import { followAbout } from './about.ts';
 import { createGathering } from './gathering.ts';
-import type { Companion, Gap, Gathering, Part } from './gathering.ts';
+import type { Gathered, Gathering } from './gathering.ts';
 
 /** An image as it is asked for. */
 export interface Wanted {
@@ -31,18 +31,12 @@ export interface Branch {
 }
 
 /** All that belongs to an image for some platforms. */
-export interface ImageTree {
+export interface ImageTree extends Gathered {
   /** `docker.io/library/alpine:3.20`. */
   readonly image: string;
   readonly wanted: Wanted;
   readonly root: HeldManifest;
   readonly branches: readonly Branch[];
-  readonly parts: readonly Part[];
-  readonly companions: readonly Companion[];
-  /** Manifests that name a digest of the image as their subject. */
-  readonly referrers: readonly Part[];
-  /** What could not be read, so that not all that belongs to the image is known. */
-  readonly gaps: readonly Gap[];
 }
 
 export function imageName({ source, reference }: Pick<Wanted, 'source' | 'reference'>): string {
@@ -65,6 +59,7 @@ export async function readImageTree(reader: Reader, wanted: Wanted, referrersFre
   }
   const document = parseDocument(root.bytes, root.mediaType);
   const gathering = createGathering(reader, source, referrersFreshMs);
+  gathering.addDocument(root);
   gathering.add({
     digest: root.digest,
     bytes: root.bytes.length,

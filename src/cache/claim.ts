@@ -64,8 +64,8 @@ function tryToSweep(path: string): DatabaseSync | undefined {
   }
 }
 
-/** Undefined where another holds it. @throws for what no waiting mends: a folder that cannot be written to */
-function tryLock(path: string): DatabaseSync | undefined {
+/** A file that one process at a time can hold; closed, or its process gone, it is free. Undefined where another holds it. @throws for what no waiting mends: a folder that cannot be written to */
+export function tryLock(path: string): DatabaseSync | undefined {
   let database: DatabaseSync | undefined;
   try {
     database = new DatabaseSync(path, { timeout: 0 });

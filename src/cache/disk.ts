@@ -36,6 +36,11 @@ export interface DiskBooks {
 export interface DiskTier extends GrowingTier {
   /** Takes a file's bytes over as the content of a digest; the file is gone then. */
   adopt(from: string, digest: Digest): Promise<void>;
+  /**
+   * Gives a file its name in the store. The caller made it, has read it to the digest and brought it to the disk, and
+   * nobody else knows of it.
+   */
+  install(from: string, digest: Digest): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -136,6 +141,15 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
       // Another process may have it open and write to it: what is kept is a copy that nobody else knows.
       await tier.put(digest, fileBlob(file, readers.open(file), size, undefined));
       await rm(from, { force: true });
+    },
+
+    async install(from, digest) {
+      const file = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW);
+      try {
+        await publish(file, from, digest);
+      } finally {
+        await file.close();
+      }
     },
 
     close: () => claim.release(),

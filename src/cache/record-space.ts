@@ -15,7 +15,7 @@ export interface RecordSpace<T> {
   /** The same, where "not there" must be told from "cannot be read". @throws what is wrong with the store */
   mustGet(key: string): Promise<T | undefined>;
   set(key: string, value: T, ttlMs?: number): Promise<boolean>;
-  setMany(entries: readonly { key: string; value: T }[]): Promise<void>;
+  setMany(entries: readonly { key: string; value: T }[]): Promise<boolean>;
   delete(key: string): Promise<void>;
   keys(): AsyncIterable<string>;
 }
@@ -64,7 +64,7 @@ export function forgiving<T>(space: StrictSpace<T>, onTrouble: (error: unknown) 
     mustGet: (key) => space.get(key),
     set: (key, value, ttlMs) => attempt(async () => (await space.set(key, value, ttlMs), true), false),
     async setMany(entries) {
-      if (entries.length > 0) await attempt(() => space.setMany(entries), undefined);
+      return entries.length === 0 || attempt(async () => (await space.setMany(entries), true), false);
     },
     delete: (key) => attempt(() => space.delete(key), undefined),
     async *keys() {

@@ -62,7 +62,7 @@ function find(name: string, text: string) {
 
 /** A file, all that lie in a folder, or `-` for what comes in. */
 async function readTexts(path: string, io: Io): Promise<[name: string, text: string][]> {
-  if (path === '-') return [['stdin', await io.input()]];
+  if (path === '-') return [['stdin', await readInput(io)]];
   try {
     if (!(await stat(path)).isDirectory()) return [[path, await readText(path)]];
     const names = await readdir(path, { recursive: true, withFileTypes: true });
@@ -75,6 +75,17 @@ async function readTexts(path: string, io: Io): Promise<[name: string, text: str
     if (error instanceof CommandError) throw error;
     throw new CommandError(2, `${path} cannot be read (${(error as NodeJS.ErrnoException).code}).`, { cause: error });
   }
+}
+
+async function readInput(io: Io): Promise<string> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  for await (const piece of io.input()) {
+    length += piece.length;
+    if (length > maxFileBytes) throw new CommandError(2, 'Standard input is larger than 16 MiB.');
+    pieces.push(Buffer.from(piece));
+  }
+  return Buffer.concat(pieces).toString();
 }
 
 async function readText(path: string): Promise<string> {

@@ -4,8 +4,10 @@ export interface Io {
   readonly isTerminal: boolean;
   /** How wide the terminal is. */
   readonly columns?: number | undefined;
-  /** All of standard input, as text. */
-  input(): Promise<string>;
+  /** Standard input. */
+  input(): AsyncIterable<Buffer>;
+  /** Bytes to standard output, no faster than they are taken. */
+  write(bytes: Buffer): Promise<void>;
   /** To standard output. */
   out(text: string): void;
   /** To standard error. */

@@ -3,8 +3,10 @@ import { Command, CommanderError } from 'commander';
 import { checkCommand } from './check.ts';
 import { clientCommand } from './client.ts';
 import { configCommand } from './config-command.ts';
+import { exportCommand } from './export.ts';
 import { gcCommand } from './gc.ts';
 import { historyCommand } from './history.ts';
+import { importCommand } from './import.ts';
 import { inspectCommand } from './inspect.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
@@ -24,6 +26,8 @@ export async function run(args: readonly string[], io: Io): Promise<0 | 1 | 2> {
     serveCommand(io),
     warmCommand(io),
     checkCommand(io),
+    exportCommand(io),
+    importCommand(io),
     setsCommand(io),
     inspectCommand(io),
     historyCommand(io),

@@ -1,6 +1,9 @@
 import { setMaxListeners } from 'node:events';
+import { statfsSync } from 'node:fs';
+import type { ImportParts } from '../airgap/import.ts';
 import type { Shelf } from '../airgap/fetcher.ts';
 import type { WarmObserver, WarmParts } from '../airgap/warm.ts';
+import type { Staging } from '../cache/staging.ts';
 import type { Config } from '../config.ts';
 import type { Pull } from '../pull/pull.ts';
 import { createPace, createPaced } from '../upstream/paced.ts';
@@ -49,6 +52,40 @@ export function warmParts(background: Background, observer: WarmObserver): WarmP
     observer,
     now,
   };
+}
+
+export interface ImportWiring {
+  readonly config: Config;
+  readonly work: PullWork;
+  readonly staging: Staging;
+  readonly checkSignature: ImportParts['checkSignature'];
+  readonly onBytes: ImportParts['onBytes'];
+  now(): number;
+}
+
+export function importParts({ config, work, staging, checkSignature, onBytes, now }: ImportWiring): ImportParts {
+  const { disk, store, catalog, records, graph } = work.storage;
+  const maxDocumentBytes = config.limits.manifestSize;
+  return {
+    find: work.pull.reader.find,
+    staging,
+    has: (digest) => disk.has(digest),
+    install: (from, digest) => disk.install(from, digest),
+    readStored: async (digest) => (await store.read(digest, maxDocumentBytes))?.bytes,
+    maxDocumentBytes,
+    sets: catalog.sets,
+    records,
+    graph,
+    roomBytes: () => Math.min(config.cache.disk.maxSize - catalog.pinnedBytes(), freeBytes(config.cache.disk.path)),
+    checkSignature,
+    onBytes,
+    now,
+  };
+}
+
+function freeBytes(path: string): number {
+  const { bavail, bsize } = statfsSync(path);
+  return bavail * bsize;
 }
 
 function shelfOf({ cache }: Config, { disk, store, catalog }: Storage): Shelf {

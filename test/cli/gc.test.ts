@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { existsSync } from 'node:fs';
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -254,7 +255,8 @@ void t.test('gc: on a terminal a bar is drawn, beside what it prints', async (t)
   const code = await run(['gc', '--config', file, '--keep-platform', 'linux/arm64'], {
     env: {},
     isTerminal: true,
-    input: () => Promise.resolve(""),
+    input: () => Readable.from([]),
+    write: () => Promise.resolve(),
     out: (text) => void (printed.out += text),
     err: (text) => void (printed.err += text),
     onStop: () => undefined,

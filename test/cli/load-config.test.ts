@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { readdir, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
@@ -8,7 +9,8 @@ import { temporaryFolder } from '../fixtures/mirror.ts';
 const io = (env: Record<string, string> = {}) => ({
   env,
   isTerminal: false,
-  input: () => Promise.resolve(""),
+  input: () => Readable.from([]),
+  write: () => Promise.resolve(),
   out: () => undefined,
   err: () => undefined,
   onStop: () => undefined,

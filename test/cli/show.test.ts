@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { stripVTControlCharacters } from 'node:util';
 import t from 'tap';
 import { formatBytes, formatCount, formatTable, showProgress } from '../../src/cli/show.ts';
@@ -69,7 +70,8 @@ function prepare(isTerminal: boolean) {
   const io = {
     env: {},
     isTerminal,
-    input: () => Promise.resolve(''),
+    input: () => Readable.from([]),
+    write: () => Promise.resolve(),
     out: () => {
       throw new Error('what is printed is for what was asked for');
     },

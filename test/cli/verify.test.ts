@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { existsSync } from 'node:fs';
 import { copyFile, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -216,7 +217,8 @@ void t.test('verify: on a terminal a bar is drawn, and JSON beside it stays JSON
   const code = await run(['verify', '--config', file, '--json'], {
     env: {},
     isTerminal: true,
-    input: () => Promise.resolve(""),
+    input: () => Readable.from([]),
+    write: () => Promise.resolve(),
     out: (text) => void (printed.out += text),
     err: (text) => void (printed.err += text),
     onStop: () => undefined,
