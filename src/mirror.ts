@@ -58,6 +58,7 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
     (await startAdmin({
       ...address,
       isReady: () => isReady,
+      isOffline: config.offline,
       metrics: metrics.render,
       api: createAdminApi(work),
       onTrouble: adminTrouble(log),

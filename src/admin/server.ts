@@ -8,6 +8,8 @@ export interface AdminOptions {
   readonly port: number;
   /** May new work be sent here? */
   isReady(): boolean;
+  /** No upstream is asked. */
+  readonly isOffline: boolean;
   metrics(): Promise<{ text: string; contentType: string }>;
   readonly api: AdminApi;
   /** What a 500 was about. */
@@ -68,14 +70,16 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
   };
 }
 
-async function answer({ isReady, metrics, api }: AdminOptions, target: string): Promise<Answer> {
+async function answer({ isReady, isOffline, metrics, api }: AdminOptions, target: string): Promise<Answer> {
   if (!URL.canParse(target, 'http://admin')) return { status: 400, text: usage };
   const { pathname, searchParams } = new URL(target, 'http://admin');
   switch (pathname) {
     case '/healthz':
       return { status: 200, text: 'ok\n' };
     case '/readyz':
-      return isReady() ? { status: 200, text: 'ready\n' } : { status: 503, text: 'not ready\n' };
+      return isReady()
+        ? { status: 200, text: isOffline ? 'ready, offline\n' : 'ready\n' }
+        : { status: 503, text: 'not ready\n' };
     case '/metrics':
       return { status: 200, ...(await metrics()) };
     case '/api/images':

@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import { Command } from 'commander';
 import { planBundle, writeBundle } from '../airgap/export.ts';
 import type { BundlePlan } from '../airgap/export.ts';
@@ -162,8 +163,12 @@ function summary({ contents, bytes, notOffered }: BundlePlan, files: readonly st
           `It goes on from the earlier bundle, and needs ${formatCount(contents.needs.length, 'blob')} (${formatBytes(needs)}) of that to be there\n`,
         ]
       : []),
-    ...(first === '-'
-      ? []
-      : [`On the other side: sha256sum -c ${first.replace(/\.001$/, '')}.sha256 && narrows import ${first}\n`]),
+    ...(first === '-' ? [] : [onTheOtherSide(first)]),
   ].join('');
+}
+
+/** The sums name the files alone: where they lie is another place there. */
+function onTheOtherSide(first: string): string {
+  const sums = `${basename(first.replace(/\.001$/, ''))}.sha256`;
+  return `On the other side, in their folder: sha256sum -c ${sums} && narrows import ${basename(first)}\n`;
 }

@@ -1,17 +1,26 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
+import { operator } from '../access/identity.ts';
 import { NarrowsError } from '../errors.ts';
+import { mediaTypes } from '../oci/media-types.ts';
+import type { PlatformSet } from '../oci/platform.ts';
 import { parseImageName } from '../oci/reference.ts';
+import type { ImageName } from '../oci/reference.ts';
 import type { Inspection } from '../pull/inspect.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { collect } from './serve.ts';
 import { formatBytes, formatTable } from './show.ts';
 import { readPlatforms, withWorkbench } from './workbench.ts';
-import type { StoreFlags } from './workbench.ts';
+import type { StoreFlags, Workbench } from './workbench.ts';
 
 interface InspectFlags extends StoreFlags {
   readonly platform?: string[];
+  readonly format?: string;
+  readonly offline?: boolean;
 }
+
+const formats = ['table', 'json', 'index', 'alternates', 'combined'] as const;
+type Format = (typeof formats)[number];
 
 export function inspectCommand(io: Io): Command {
   return new Command('inspect')
@@ -21,7 +30,13 @@ export function inspectCommand(io: Io): Command {
     .option('--config <file>', 'configuration in YAML')
     .option('--store <dir>', 'where the cache is kept')
     .option('--redis <url>', 'the Redis that replicas share')
-    .option('--json', 'print JSON')
+    .addOption(
+      new Option('--format <format>', 'or a document: the index for these platforms, or one of those of 2015')
+        .choices(formats)
+        .default('table'),
+    )
+    .option('--offline', 'go by what is here alone')
+    .option('--json', 'the same as --format json')
     .addHelpText(
       'after',
       '\nExample:\n  narrows inspect docker.io/library/alpine:3.20 --platform linux/arm64,linux/amd64',
@@ -30,17 +45,45 @@ export function inspectCommand(io: Io): Command {
 }
 
 async function inspect(text: string, flags: InspectFlags, io: Io): Promise<void> {
-  const found = await withWorkbench(flags, io, async ({ pull, sets }) => {
-    const wanted = readPlatforms(flags.platform, sets);
+  const format = flags.json ? 'json' : (flags.format as Format);
+  const printed = await withWorkbench(flags, io, async (bench) => {
+    const wanted = readPlatforms(flags.platform, bench.sets);
     try {
-      return await pull.inspect(parseImageName(text), wanted);
+      const image = parseImageName(text);
+      if (format !== 'table' && format !== 'json') return await documentOf(bench, image, wanted, format);
+      const found = await bench.pull.inspect(image, wanted);
+      return format === 'json' ? `${JSON.stringify(found, undefined, 2)}\n` : tableOf(found);
     } catch (error) {
       if (error instanceof NarrowsError) throw new CommandError(1, error.message, { cause: error });
       throw error;
     }
   });
-  io.out(flags.json ? `${JSON.stringify(found, undefined, 2)}\n` : tableOf(found));
+  io.out(printed);
 }
+
+/** What a client is answered that asks for this form, on lines that people can read. */
+async function documentOf(
+  { pull }: Workbench,
+  { name, reference }: ImageName,
+  wanted: PlatformSet,
+  form: Exclude<Format, 'table' | 'json'>,
+): Promise<string> {
+  const reply = await pull({
+    route: { kind: 'manifest', path: '', name, reference },
+    method: 'GET',
+    accept: form === 'index' ? indexTypes : mediaTypes[form],
+    by: operator,
+    caller: { listenerSet: wanted },
+    endpointView: 'index',
+    endpointUpstream: undefined,
+  });
+  if (reply.body.kind !== 'bytes') throw new CommandError(1, `${name} has no such document.`);
+  return `${JSON.stringify(JSON.parse(reply.body.bytes.toString()), undefined, 2)}\n`;
+}
+
+const indexTypes = [mediaTypes.ociIndex, mediaTypes.dockerList, mediaTypes.ociManifest, mediaTypes.dockerManifest].join(
+  ', ',
+);
 
 function tableOf({ image, digest, platforms }: Inspection): string {
   const rows = platforms.map(({ platform, status, bytes, heldBytes, missing, digest: child }) => [

@@ -75,7 +75,10 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
   if (io.isTerminal) io.out(greeting(places, config));
   const admin = config.admin.address === null ? undefined : placeOf(config.admin.address, serving.adminPort!, false);
   const workers = config.workers > 1 ? config.workers : undefined;
-  log.info({ listen: places, admin, store: config.cache.disk.path, workers }, 'serving');
+  log.info(
+    { listen: places, admin, store: config.cache.disk.path, workers, offline: config.offline || undefined },
+    'serving',
+  );
   const stopped = Promise.withResolvers<void>();
   serving.failed?.catch((error: unknown) => void serving.stop().finally(() => stopped.reject(error)));
   let isStopping = false;
@@ -152,6 +155,9 @@ function greeting(places: readonly string[], config: Config): string {
   return [
     '',
     `  narrows serves ${upstreams.length} registries at ${places.join(', ')}${isLocal ? ', to this machine alone' : ''}`,
+    ...(config.offline
+      ? ['  offline           what is in the store is all there is: narrows check tells what that is']
+      : []),
     `  store             ${resolve(config.cache.disk.path)}`,
     `  default registry  ${config.defaultUpstream}`,
     '',

@@ -157,6 +157,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
       (await startAdmin({
         ...address,
         isReady,
+        isOffline: config.offline,
         metrics,
         api: createAdminApi(await openPullWork(context)),
         onTrouble: adminTrouble(log),

@@ -7,6 +7,7 @@ import type { RepositoryName, Tag } from '../oci/reference.ts';
 import type { Registries } from '../upstream/registries.ts';
 import type { PlatformRules } from './choose-platform.ts';
 import type { FlightLimits, Landing } from './flight-options.ts';
+import type { Holding } from './offline.ts';
 import type { Graph, KeepRules } from './keeping.ts';
 
 /** What a pull is made of; `mirror` puts it together. */
@@ -19,6 +20,8 @@ export interface PullParts {
   readonly graph: Graph;
   readonly rules: PullRules;
   readonly observer: PullObserver;
+  /** The images of a repository that were asked to stay here. */
+  holding(repositoryKey: string): readonly Holding[];
   now(): number;
 }
 

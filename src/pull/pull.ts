@@ -1,7 +1,7 @@
 import { isAmong, requireAmong } from '../access/identity.ts';
 import type { Identity } from '../access/identity.ts';
 import { contentKey } from '../cache/records.ts';
-import { NarrowsError } from '../errors.ts';
+import { NarrowsError, isNotHeld } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { mediaTypes } from '../oci/media-types.ts';
 import { formatPlatformSet } from '../oci/platform.ts';
@@ -20,6 +20,7 @@ import type { ListPage } from './lists.ts';
 import { createManifests } from './manifests.ts';
 import type { HeldManifest } from './manifests.ts';
 import { createHomes } from './homes.ts';
+import { explainNotHeld } from './offline.ts';
 import { createOverlays } from './overlays.ts';
 import type { PullParts } from './parts.ts';
 import type { Body, PullRequest, Reply, Route } from './request.ts';
@@ -100,9 +101,17 @@ export function createPull(parts: PullParts): Pull {
       requireAmong(request.by, pullersOf(source.key), challenge, `You may not pull from ${source.key}.`);
       return told(await answer(request, route, source, platforms?.set), headers);
     } catch (error) {
+      if (!(error instanceof NarrowsError)) throw error;
       // A refusal says too how the question was understood: most of all when that was the mistake.
-      throw error instanceof NarrowsError ? error.withHeaders(headers) : error;
+      throw explained(error, route, source, platforms?.set).withHeaders(headers);
     }
+  }
+
+  function explained(error: NarrowsError, route: Route, { key }: Source, set: PlatformSet | undefined): NarrowsError {
+    if (!isNotHeld(error)) return error;
+    const digest = digestIn(route);
+    const served = digest ? parts.graph.served(digest).platforms : [];
+    return explainNotHeld(error, key, route, set, served, parts.holding(key));
   }
 
   async function answer(
@@ -140,6 +149,11 @@ export function createPull(parts: PullParts): Pull {
         return route satisfies never;
     }
   }
+}
+
+function digestIn(route: Route): Digest | undefined {
+  if (route.kind === 'blob') return route.digest;
+  return route.kind === 'manifest' && route.reference.kind === 'digest' ? route.reference.digest : undefined;
 }
 
 function asItIs(manifest: HeldManifest): Viewed {

@@ -7,6 +7,7 @@ import { createEvictor } from '../cache/evictor.ts';
 import type { Evictor } from '../cache/evictor.ts';
 import { reconcile } from '../cache/reconcile.ts';
 import type { Graph } from '../pull/keeping.ts';
+import type { Holding } from '../pull/offline.ts';
 import type { Context } from './context.ts';
 
 /** The store of this machine, its books, and what keeps it within its bound. */
@@ -16,6 +17,8 @@ export interface DiskParts {
   readonly evictor: Evictor;
   /** The part of the catalog that pulls use, where trouble is no more than not knowing. */
   readonly graph: Graph;
+  /** The images of a repository that sets hold, where trouble is no more than not knowing. */
+  holding(repositoryKey: string): readonly Holding[];
   /** Resolves when what lay in the store and in no books is in them. */
   readonly reconciled: Promise<void>;
 }
@@ -83,5 +86,6 @@ export async function openDiskParts({ config, log, metrics, now, isCommand, clos
     isHosted: (digest) => quietly(() => catalog.isHosted(digest), true),
     served: (digest) => quietly(() => catalog.served(digest), { platforms: [], isOpen: true }),
   };
-  return { disk, catalog, evictor, graph, reconciled: reconciling };
+  const holding = (key: string) => quietly(() => catalog.sets.holding(key), []);
+  return { disk, catalog, evictor, graph, holding, reconciled: reconciling };
 }

@@ -27,6 +27,9 @@ export interface PullWork {
 export async function openPullWork(context: Context, challenge?: string): Promise<PullWork> {
   const { config, log, metrics, now, closers } = context;
   const sets = namedSets(config);
+  const rules = pullRules(config, sets, challenge);
+  // Whoever runs a command beside a store can read its files.
+  const own = context.isCommand ? { ...rules, pullersOf: () => ['anonymous'] } : rules;
   const storage = await openStorage(context);
   const upstreams = await openUpstreams(config, metrics, now, closers);
   const over: PullWork['over'] = (change) => {
@@ -37,8 +40,9 @@ export async function openPullWork(context: Context, challenge?: string): Promis
       fleets: storage.fleets,
       graph: storage.graph,
       registries: createRegistries(changed, config.defaultUpstream, hostedRegistry(config, storage)),
-      rules: pullRules(config, sets, challenge),
+      rules: own,
       observer: observe(log, metrics.pull),
+      holding: storage.holding,
       now,
     });
     closers.push(() => pull.close());
