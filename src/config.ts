@@ -204,6 +204,7 @@ export const configSchema = z.strictObject({
     downloadResumes: count,
     downloadResumeDelay: wait,
     unreadDownload: size,
+    leftovers: size,
     upstreamConnections: count,
     upstreamRequests: count,
     upstreamConnect: wait,

@@ -12,6 +12,7 @@ import type { PlatformSet } from './oci/platform.ts';
 import type { Context, Team } from './wiring/context.ts';
 import { adminTrouble, createAdminApi } from './wiring/admin-api.ts';
 import { openAccessParts } from './wiring/access-parts.ts';
+import { startKeeper } from './wiring/keeper.ts';
 import { openPullWork } from './wiring/pull-parts.ts';
 import { openPush } from './wiring/push-parts.ts';
 
@@ -83,6 +84,8 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
       logAnswer(log, answered);
     },
   });
+  // Of several workers, the process that started them does it for all.
+  if (!team) startKeeper(context, work);
   isReady = true;
   closers.push(() => {
     isReady = false;

@@ -60,7 +60,7 @@ export function readContents(bytes: Buffer, path: string): Contents {
   return {
     ...(typeof set === 'string' && { set }),
     images: list(source, 'images').map((entry) => readImage(entry, broken)),
-    files: list(source, 'files').map((entry) => ({ ...readListed(entry, broken), path: String(entry['path']) })),
+    files: list(source, 'files').map((entry) => ({ ...readListed(entry, broken), path: textOf(entry['path']) })),
     blobs: list(source, 'blobs').map((entry) => readListed(entry, broken)),
     needs: list(source, 'needs').map((entry) => readListed(entry, broken)),
     since: strings(source['since']).filter(isDigest),
@@ -91,6 +91,10 @@ function readListed({ digest, bytes }: JsonObject, broken: (reason: string) => B
 function list(source: JsonObject, key: string): JsonObject[] {
   const value = source[key];
   return Array.isArray(value) ? value.map((entry) => asObject(entry) ?? {}) : [];
+}
+
+function textOf(value: Json | undefined): string {
+  return typeof value === 'string' ? value : '';
 }
 
 function strings(value: Json | undefined): string[] {
@@ -127,19 +131,22 @@ export function writeIndex(entries: readonly LayoutEntry[]): Buffer {
   );
 }
 
+function brokenIndex(reason: string): BundleError {
+  return new BundleError('index.json', reason);
+}
+
 /** @throws BundleError for what is no index of a layout */
 export function readIndex(bytes: Buffer): LayoutEntry[] {
-  const broken = (reason: string) => new BundleError('index.json', reason);
   let source: JsonObject | undefined;
   try {
     source = asObject(parseJson(bytes));
   } catch (error) {
-    throw broken(`is no index: ${(error as Error).message}`);
+    throw brokenIndex(`is no index: ${(error as Error).message}`);
   }
-  if (!Array.isArray(source?.['manifests'])) throw broken('lists no manifests');
+  if (!Array.isArray(source?.['manifests'])) throw brokenIndex('lists no manifests');
   return list(source, 'manifests').map((entry) => {
     const { mediaType, artifactType, annotations: notes } = entry;
-    const listed = readListed({ digest: entry['digest'], bytes: entry['size'] }, broken);
+    const listed = readListed({ digest: entry['digest'], bytes: entry['size'] }, brokenIndex);
     return {
       ...listed,
       mediaType: typeof mediaType === 'string' ? mediaType : '',

@@ -18,6 +18,8 @@ export interface Wanted {
   readonly source: Source;
   readonly reference: Reference;
   readonly platforms: PlatformSet;
+  /** Those of them that somebody asked for; by default all. The others were learnt from what clients pull. */
+  readonly asked?: PlatformSet;
   /** Signatures, SBOMs, attestations and whatever else is said about it. */
   readonly withReferrers: boolean;
 }

@@ -144,7 +144,8 @@ export async function createLayoutReader(
       ...(typeof artifactType === 'string' && { artifactType }),
       ...(asObject(notes) && { annotations: notes }),
     };
-    const key = `${source.key}@${String(subject)}`;
+    if (typeof subject !== 'string') return;
+    const key = `${source.key}@${subject}`;
     subjects.set(key, [...(subjects.get(key) ?? []), listed]);
   }
 

@@ -75,12 +75,18 @@ function join(asked: Map<string, Wanted>, wanted: Wanted): Wanted | undefined {
   const before = asked.get(image);
   const platforms = before && union(before.platforms, wanted.platforms);
   if (before && platformNames(platforms!).join() === platformNames(before.platforms).join()) return undefined;
-  const joined = { ...wanted, platforms: platforms ?? wanted.platforms };
+  const joined = before
+    ? {
+        ...wanted,
+        platforms: platforms!,
+        asked: union(before.asked ?? before.platforms, wanted.asked ?? wanted.platforms),
+      }
+    : wanted;
   asked.set(image, joined);
   return joined;
 }
 
-function union(one: Wanted['platforms'], other: Wanted['platforms']): Wanted['platforms'] {
+export function union(one: Wanted['platforms'], other: Wanted['platforms']): Wanted['platforms'] {
   if (one === 'any' || other === 'any') return 'any';
   return [...new Map([...one, ...other].map((platform) => [formatPlatform(platform), platform])).values()];
 }
@@ -128,17 +134,17 @@ async function attempt(parts: WarmParts, fetcher: Fetcher, set: string, wanted: 
     const missing = await fetcher.missing(content);
     checkRoom(shelf, sum(missing));
     observer.planned(image, sum(content), sum(missing));
+    const onBytes = (bytes: number) => {
+      fetchedBytes += bytes;
+      observer.received(image, bytes);
+    };
     await Promise.all(
-      missing.map(async (part) => {
-        const onBytes = (bytes: number) => {
-          fetchedBytes += bytes;
-          observer.received(image, bytes);
-        };
-        await fetcher.fetch(wanted.source, part, onBytes).catch((error: unknown) => {
+      missing.map((part) =>
+        fetcher.fetch(wanted.source, part, onBytes).catch((error: unknown) => {
           failed.add(part.digest);
           problems.add(sentenceOf(error));
-        });
-      }),
+        }),
+      ),
     );
   } catch (error) {
     problems.add(sentenceOf(error));
@@ -152,7 +158,7 @@ function keep({ sets, now }: WarmParts, set: string, tree: ImageTree, { image, s
   const entry = {
     image,
     digest: root.digest,
-    platforms: platformNames(wanted.platforms),
+    platforms: platformNames(wanted.asked ?? wanted.platforms),
     referrers: wanted.withReferrers,
     isComplete: status === 'complete',
     warmedAtMs: now(),
@@ -174,7 +180,11 @@ function reportOf(tree: ImageTree, { failed, fetchedBytes, problems }: Outcome):
     if (status !== 'offered') return { platform, status };
     return { platform, status: isHurt(platform) || isHurt('') ? 'incomplete' : 'complete' };
   });
-  const lacking = platforms.filter(({ status }) => status === 'not offered').map(({ platform }) => platform);
+  // What clients of other tags run need not be in this one.
+  const asked = platformNames(tree.wanted.asked ?? tree.wanted.platforms);
+  const lacking = platforms
+    .filter(({ platform, status }) => status === 'not offered' && asked.includes(platform))
+    .map(({ platform }) => platform);
   const all = lacking.length > 0 ? [...problems, notOffered(image, lacking)] : problems;
   return {
     image,

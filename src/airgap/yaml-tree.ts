@@ -82,7 +82,10 @@ function parseDocuments(text: string, lines: LineCounter): readonly Document.Par
     return 'empty' in documents ? [] : documents;
   } catch (cause) {
     // What the library cannot cope with, such as an anchor without a name, it throws instead of telling it.
-    throw new SyntaxError(`line 1: no YAML: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    // The stack may run out in it before its own bound on nesting does.
+    const isDeep = cause instanceof RangeError;
+    const message = isDeep ? `nested deeper than ${maxDepth} levels` : `no YAML: ${String(cause)}`;
+    throw new SyntaxError(`line 1: ${message}`, { cause });
   }
 }
 

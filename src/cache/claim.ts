@@ -14,10 +14,15 @@ export interface Claim {
  *
  * Several processes share a store, in containers with the same process ids and on clocks that differ, so neither a
  * pid nor an age says who is alive. A lock that the kernel drops with its process does; SQLite is how Node takes one.
+ *
+ * @param salvage is given each file of a process that is gone, before the folder goes
  */
-export async function claimFolder(root: string): Promise<Claim> {
+export async function claimFolder(
+  root: string,
+  salvage: (path: string) => Promise<void> = () => Promise.resolve(),
+): Promise<Claim> {
   await mkdir(root, { recursive: true });
-  await sweep(root);
+  await sweep(root, salvage);
   for (let tries = 0; tries < maxTries; tries++) {
     const folder = join(root, randomUUID());
     const lock = tryLock(lockOf(folder));
@@ -42,13 +47,14 @@ function lockOf(folder: string): string {
   return `${folder}.lock`;
 }
 
-async function sweep(root: string): Promise<void> {
+async function sweep(root: string, salvage: (path: string) => Promise<void>): Promise<void> {
   const names = new Set(await readdir(root));
   for (const name of names) {
     const folder = join(root, name.replace(/\.lock$/, ''));
     // A lock is older than its folder, but the list may have been read between the two.
     const lock = (await exists(lockOf(folder))) ? tryToSweep(lockOf(folder)) : undefined;
     if (!lock && (await exists(lockOf(folder)))) continue;
+    for (const file of await readdir(folder).catch(() => [])) await salvage(join(folder, file));
     await rm(folder, { recursive: true, force: true });
     await rm(lockOf(folder), { force: true });
     lock?.close();

@@ -2,13 +2,15 @@ import { constants } from 'node:fs';
 import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { randomUUID } from 'node:crypto';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { LRUCache } from 'lru-cache';
-import { algorithmOf, finish, hexOf, parseDigest, startHash } from '../oci/digest.ts';
+import { algorithmOf, finish, hexOf, isDigest, parseDigest, startHash } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { pieces, verify } from './bytes.ts';
 import { claimFolder } from './claim.ts';
 import { createFileReaders } from './file-readers.ts';
+import { openLeftovers } from './leftovers.ts';
+import { partialFile } from './partial-file.ts';
 import type { Blob, GrowingTier, Partial, PartialReader } from './tier.ts';
 
 export interface DiskOptions {
@@ -18,6 +20,8 @@ export interface DiskOptions {
   readonly maxVerified: number;
   /** For the read buffers of all readers together. */
   readonly maxBufferBytes: number;
+  /** For what downloads leave behind that broke off. */
+  readonly maxLeftoverBytes: number;
   /** Told of what comes, is used and goes. */
   readonly books?: DiskBooks;
 }
@@ -49,9 +53,14 @@ export interface DiskTier extends GrowingTier {
  * order (fsync, rename, fsync of the folder), so a kill leaves the whole blob or nothing. What another process or an
  * earlier life wrote is hashed again before its last byte leaves.
  */
-export async function createDiskTier({ path, maxVerified, maxBufferBytes, books }: DiskOptions): Promise<DiskTier> {
+export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
+  const { path, maxVerified, maxBufferBytes, maxLeftoverBytes, books } = options;
   for (const algorithm of ['sha256', 'sha512']) await mkdir(join(path, 'blobs', algorithm), { recursive: true });
-  const claim = await claimFolder(join(path, 'tmp'));
+  const leftovers = await openLeftovers(join(path, 'leftovers'), maxLeftoverBytes, Date.now);
+  const claim = await claimFolder(join(path, 'tmp'), async (file) => {
+    const digest = digestIn(basename(file));
+    if (digest) await leftovers.keep(file, digest);
+  });
   const verified = new LRUCache<Digest, string>({ max: maxVerified });
   const verifying = new Map<string, Promise<void>>();
   const readers = createFileReaders(maxBufferBytes);
@@ -99,7 +108,7 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
     async put(digest, blob) {
       let partial: Partial | undefined;
       try {
-        partial = await tier.begin();
+        partial = await tier.begin(digest);
         const running = startHash(digest);
         for await (const piece of pieces(blob)) {
           running.update(piece);
@@ -123,16 +132,16 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
       if (again) books?.adding(digest, again.size);
     },
 
-    async begin() {
-      const temporary = join(claim.folder, randomUUID());
-      const file = await open(temporary, 'wx+', 0o644);
-      return partialFile(
-        file,
-        temporary,
-        () => readers.open(file),
-        () => books?.full(),
-        (digest) => publish(file, temporary, digest),
-      );
+    async begin(digest) {
+      const temporary = temporaryOf(digest);
+      return partialOf(digest, temporary, await open(temporary, 'wx+', 0o644), 0);
+    },
+
+    async takeUp(digest) {
+      const temporary = temporaryOf(digest);
+      if (!(await leftovers.take(digest, temporary))) return undefined;
+      const file = await open(temporary, 'r+');
+      return partialOf(digest, temporary, file, (await file.stat()).size);
     },
 
     async adopt(from, digest) {
@@ -154,6 +163,24 @@ export async function createDiskTier({ path, maxVerified, maxBufferBytes, books 
 
     close: () => claim.release(),
   };
+
+  /** Whoever finds it after this process is gone has to know what it was to become. */
+  function temporaryOf(digest: Digest): string {
+    return join(claim.folder, `${digest.replace(':', '-')}.${randomUUID()}`);
+  }
+
+  function partialOf(digest: Digest, temporary: string, file: FileHandle, startBytes: number): Partial {
+    return partialFile(file, {
+      startBytes,
+      reader: () => readers.open(file),
+      onFull() {
+        books?.full();
+        void leftovers.clear().catch(() => undefined);
+      },
+      publish: (committed) => publish(file, temporary, committed),
+      drop: (isForLater) => (isForLater ? leftovers.keep(temporary, digest) : rm(temporary, { force: true })),
+    });
+  }
 
   /** A file whose bytes are on the disk gets its name. */
   async function publish(file: FileHandle, temporary: string, digest: Digest): Promise<void> {
@@ -238,40 +265,10 @@ function fileBlob(file: FileHandle, reader: PartialReader, size: number, verifie
   };
 }
 
-function partialFile(
-  file: FileHandle,
-  temporary: string,
-  reader: () => PartialReader,
-  onFull: () => void,
-  publish: (digest: Digest) => Promise<void>,
-): Partial {
-  let end = 0;
-  let committed = false;
-  return {
-    async append(chunks) {
-      const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-      const { bytesWritten } = await file.writev(chunks as Buffer[], end).catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOSPC' || error.code === 'EDQUOT') onFull();
-        throw error;
-      });
-      if (bytesWritten !== length) {
-        // What still fitted was written; only a next write would be told that there is no room.
-        onFull();
-        throw new Error(`wrote ${bytesWritten} of ${length} bytes`);
-      }
-      end += length;
-    },
-    reader,
-    async commit(digest) {
-      await file.sync();
-      await publish(digest);
-      committed = true;
-    },
-    async close() {
-      await file.close();
-      if (!committed) await rm(temporary, { force: true });
-    },
-  };
+/** `sha256-<hex>.<anything>`. */
+function digestIn(name: string): Digest | undefined {
+  const [text = ''] = name.replace('-', ':').split('.', 1);
+  return isDigest(text) ? text : undefined;
 }
 
 async function syncFolder(path: string): Promise<void> {

@@ -75,8 +75,6 @@ export function createSets(database: DatabaseSync, transaction: (action: () => v
   const unpinAll = sql("DELETE FROM pins WHERE name > 'set:' || ?1 || ' ' AND name < 'set:' || ?1 || '!'");
   const hasPins = sql("SELECT 1 FROM pins WHERE name > 'set:' || ?1 || ' ' AND name < 'set:' || ?1 || '!' LIMIT 1");
 
-  const pinName = (set: string, image: string) => `set:${set} ${image}`;
-
   return {
     all: () =>
       summary.all().map(({ name, images, incomplete, bytes, warmed }) => ({
@@ -128,6 +126,10 @@ export function createSets(database: DatabaseSync, transaction: (action: () => v
       return isThere;
     },
   };
+}
+
+function pinName(set: string, image: string): string {
+  return `set:${set} ${image}`;
 }
 
 function entryOf(row: Record<string, unknown>): SetEntry {

@@ -51,8 +51,10 @@ export interface Partial {
   reader(): PartialReader;
   /** Makes it durable under its digest, which the caller has verified. */
   commit(digest: Digest): Promise<void>;
-  /** Ends it; what was not committed leaves nothing behind. */
-  close(): Promise<void>;
+  /** What was there when it was opened, appended to by one that broke off. */
+  readonly startBytes: number;
+  /** Ends it. What was not committed leaves nothing behind, unless the next one is to go on with it. */
+  close(options?: { readonly isForLater: boolean }): Promise<void>;
 }
 
 export interface PartialReader {
@@ -63,7 +65,9 @@ export interface PartialReader {
 
 /** A tier that a download can grow in before it has its name. */
 export interface GrowingTier extends Tier {
-  begin(): Promise<Partial>;
+  begin(digest: Digest): Promise<Partial>;
+  /** What one that broke off has left of it, for one alone to go on with; undefined for nothing. */
+  takeUp(digest: Digest): Promise<Partial | undefined>;
 }
 
 /** All tiers as one: those of this machine are opened, those farther away downloaded from. It never throws for a tier's trouble: that is a miss, or a copy less. */
@@ -76,7 +80,9 @@ export interface Store {
   /** The whole of what is small, verified, from any tier; undefined for one of more than `maxBytes` as well. */
   read(digest: Digest, maxBytes: number): Promise<{ bytes: Buffer; state: CacheState } | undefined>;
   /** Undefined when no tier can take it. */
-  begin(): Promise<Partial | undefined>;
+  begin(digest: Digest): Promise<Partial | undefined>;
+  /** Undefined where nothing of it is left from before. */
+  takeUp(digest: Digest): Promise<Partial | undefined>;
   /**
    * The copy of a tier that is farther away, to be downloaded like an upstream's; its buffers are the reader's own.
    *

@@ -108,7 +108,9 @@ export function createStore(options: TiersOptions): TieredStore {
       if (far.some(({ isAwaited }) => !isAwaited)) spreader.spread(digest);
     },
 
-    begin: () => attempt(disk, () => disk.begin()),
+    begin: (digest) => attempt(disk, () => disk.begin(digest)),
+
+    takeUp: (digest) => attempt(disk, () => disk.takeUp(digest)),
 
     far: openFar,
 

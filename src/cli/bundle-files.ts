@@ -43,15 +43,17 @@ export async function openBundle(paths: readonly string[], io: Io): Promise<Open
 /** All parts of a bundle that lie beside one another. */
 export async function partsOf(path: string): Promise<string[]> {
   const stem = path.replace(/\.001$/, '');
-  const isThere = (name: string) =>
-    stat(name).then(
-      () => true,
-      () => false,
-    );
   if (stem === path && ((await isThere(path)) || !(await isThere(`${stem}.001`)))) return [path];
   const parts: string[] = [];
   for (let number = 1; await isThere(partName(stem, number)); number++) parts.push(partName(stem, number));
   return parts;
+}
+
+function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 function partName(stem: string, number: number): string {
@@ -177,7 +179,6 @@ export function createBundleWriter(path: string, partBytes: number | undefined):
   let length = 0;
 
   const nameOf = (number: number) => (partBytes === undefined ? path : partName(path, number));
-  const unfinished = (name: string) => `${name}.partial`;
 
   async function closePart(): Promise<void> {
     if (!file) return;
@@ -222,6 +223,10 @@ export function createBundleWriter(path: string, partBytes: number | undefined):
       for (let number = 1; number <= parts.length + 1; number++) await rm(unfinished(nameOf(number)), { force: true });
     },
   };
+}
+
+function unfinished(name: string): string {
+  return `${name}.partial`;
 }
 
 /** Parts of an earlier bundle of the same name would be read as parts of this one. */

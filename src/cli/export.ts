@@ -64,7 +64,7 @@ async function run(args: readonly string[], flags: ExportFlags, io: Io): Promise
   await withWorkbench({ ...flags, offline: true }, io, async (bench) => {
     const images = chosenImages(bench, list, flags);
     const isSet = list.images.length === 0 && flags.set !== undefined;
-    const plan = await planned(bench, images, { since, ...(isSet && { set: flags.set! }) });
+    const plan = await planned(bench, images, { since, ...(isSet && { set: flags.set }) });
     const files = await write(bench, plan, sign, flags, partBytes, io);
     const say = flags.output === '-' ? io.err : io.out;
     if (flags.json) say(`${JSON.stringify({ written: files, ...plan.contents }, undefined, 2)}\n`);

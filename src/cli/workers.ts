@@ -11,6 +11,7 @@ import type { Log } from '../log.ts';
 import { createMetrics, joinMetrics } from '../metrics.ts';
 import type { MetricsJson } from '../metrics.ts';
 import { adminTrouble, createAdminApi } from '../wiring/admin-api.ts';
+import { startKeeper } from '../wiring/keeper.ts';
 import { openPullWork } from '../wiring/pull-parts.ts';
 import { CommandError } from './io.ts';
 import { workerVariable } from './worker-link.ts';
@@ -152,6 +153,8 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
     const isReady = () => !isStopping && serving.size > 0;
     const context = { config, log, metrics: own, now: Date.now, closers };
+    const work = await openPullWork(context);
+    startKeeper(context, work);
     const admin =
       address &&
       (await startAdmin({
@@ -159,7 +162,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
         isReady,
         isOffline: config.offline,
         metrics,
-        api: createAdminApi(await openPullWork(context)),
+        api: createAdminApi(work),
         onTrouble: adminTrouble(log),
       }));
     if (admin) closers.push(admin.stop);

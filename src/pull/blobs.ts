@@ -164,7 +164,8 @@ export function createBlobs({ store, records, fleets, graph, rules, observer }: 
       windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / airborne.size),
       expectedSize: () => sizeOf(source, digest),
       fetch: (from) => sources.fetch(from),
-      begin: () => (isKept ? store.begin() : Promise.resolve(undefined)),
+      begin: () => (isKept ? store.begin(digest) : Promise.resolve(undefined)),
+      takeUp: () => (isKept ? store.takeUp(digest) : Promise.resolve(undefined)),
       // Whoever asks next goes by what the upstream says then: the digest decides anyway.
       onOtherSize: () => void records.blobs.delete(contentKey(source, digest)),
       onMismatch: () => sources.onMismatch(),

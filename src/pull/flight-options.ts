@@ -1,4 +1,4 @@
-import type { CacheState, Partial } from '../cache/tier.ts';
+import type { CacheState, Partial, PartialReader } from '../cache/tier.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { BlobAnswer } from '../upstream/upstream.ts';
 import type { ResumeLimits } from './resuming.ts';
@@ -19,6 +19,8 @@ export interface FlightOptions {
   fetch(from: number): Promise<FlightAnswer | undefined>;
   /** Where the copy grows; undefined where no tier can take it. */
   begin(): Promise<Partial | undefined>;
+  /** What a download of it left behind that broke off; undefined for nothing. */
+  takeUp?(): Promise<Partial | undefined>;
   /** The first answer tells another size than was expected: what was expected may be wrong as well. */
   onOtherSize?(): void;
   /** All has come, and it is other content than that of the digest. */
@@ -37,3 +39,12 @@ export interface FlightAnswer extends BlobAnswer {
 /** How a flight ended; `abandoned` is nobody's fault. */
 export type Landing =
   { readonly outcome: 'done' | 'abandoned' } | { readonly outcome: 'failed'; readonly error: unknown };
+
+/** Someone who reads along. */
+export interface FlightReader {
+  readonly isClient: boolean;
+  isOpen: boolean;
+  /** Where it reads next: what lies before is done with. */
+  position: number;
+  file: PartialReader | undefined;
+}

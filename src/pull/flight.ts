@@ -1,9 +1,10 @@
 import type { Hash } from 'node:crypto';
 import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
-import type { Blob, CacheState, Partial, PartialReader } from '../cache/tier.ts';
-import type { FlightAnswer, FlightOptions, Landing } from './flight-options.ts';
+import type { Blob, CacheState, Partial } from '../cache/tier.ts';
+import type { FlightAnswer, FlightOptions, FlightReader, Landing } from './flight-options.ts';
 import { resuming, unlessAborted } from './resuming.ts';
+import { takeUp } from './take-up.ts';
 import { createWindow } from './window.ts';
 
 /**
@@ -19,9 +20,9 @@ export class Flight {
   readonly landed: Promise<Landing>;
 
   readonly #options: FlightOptions;
-  readonly #hash: Hash;
-  readonly #window;
-  readonly #readers = new Set<Reader>();
+  #hash: Hash;
+  #window;
+  readonly #readers = new Set<FlightReader>();
   readonly #headKnown = Promise.withResolvers<void>();
   readonly #verified = Promise.withResolvers<void>();
   readonly #abort = new AbortController();
@@ -35,6 +36,8 @@ export class Flight {
   #writing: Promise<void> | undefined;
   #failure: unknown;
   #origin: CacheState = 'miss';
+  /** What came is not that of the digest: nobody should go on with it. */
+  #isWrong = false;
   /** The head is in, and it is decided whether what comes is kept. */
   #isBegun = false;
   #over = false;
@@ -46,7 +49,10 @@ export class Flight {
     // Nobody may be listening to either when they fail: readers get the failure from their reads.
     this.#headKnown.promise.catch(() => undefined);
     this.#verified.promise.catch(() => undefined);
-    this.landed = this.#fly().then(() => this.#landing());
+    this.landed = this.#fly().then((): Landing => {
+      if (this.#failure === undefined) return { outcome: 'done' };
+      return this.#abort.signal.aborted ? { outcome: 'abandoned' } : { outcome: 'failed', error: this.#failure };
+    });
   }
 
   /** Can a reader start at any place? Not at the end of a flight, nor once content is gone that only the window held. */
@@ -62,19 +68,12 @@ export class Flight {
    * @throws what the client is to be told, when the upstream gives no blob
    */
   async open(as: 'first' | 'joined' | 'passing-on'): Promise<Blob> {
-    const reader: Reader = { isOpen: true, isClient: as !== 'passing-on', position: 0, file: undefined };
+    const reader: FlightReader = { isOpen: true, isClient: as !== 'passing-on', position: 0, file: undefined };
     this.#readers.add(reader);
-    const close = async (): Promise<void> => {
-      if (!this.#readers.delete(reader)) return;
-      reader.isOpen = false;
-      reader.file?.close();
-      this.#wake();
-      await this.#onLeft();
-    };
     try {
       await this.#headKnown.promise;
     } catch (error) {
-      await close();
+      await this.#leave(reader);
       throw error;
     }
     return {
@@ -86,7 +85,7 @@ export class Flight {
         reader.position = Infinity;
         this.#wake();
       },
-      close,
+      close: () => this.#leave(reader),
     };
   }
 
@@ -96,12 +95,7 @@ export class Flight {
     this.#wake();
   }
 
-  #landing(): Landing {
-    if (this.#failure === undefined) return { outcome: 'done' };
-    return this.#abort.signal.aborted ? { outcome: 'abandoned' } : { outcome: 'failed', error: this.#failure };
-  }
-
-  async #read(reader: Reader, position: number, maxBytes: number): Promise<Buffer> {
+  async #read(reader: FlightReader, position: number, maxBytes: number): Promise<Buffer> {
     reader.position = position;
     this.#wake();
     for (;;) {
@@ -120,14 +114,18 @@ export class Flight {
 
   async #fly(): Promise<void> {
     try {
-      await resuming(() => this.#download(), {
-        limits: this.#options.limits,
-        received: () => this.#received,
-        isPromised: () => this.#size !== undefined || this.#received > 0,
-        signal: this.#abort.signal,
-      });
+      await this.#takeUp();
+      if (this.#size === undefined || this.#received < this.#size) {
+        await resuming(() => this.#download(), {
+          limits: this.#options.limits,
+          received: () => this.#received,
+          isPromised: () => this.#isBegun,
+          signal: this.#abort.signal,
+        });
+      }
       await this.#flush();
       if (!finish(this.#hash, this.#options.digest)) {
+        this.#isWrong = true;
         await this.#options.onMismatch?.();
         throw new NarrowsError('upstreamUnusable', `The upstream's bytes are not those of ${this.#options.digest}.`);
       }
@@ -143,6 +141,17 @@ export class Flight {
       this.#wake();
       await this.#onLeft();
     }
+  }
+
+  async #takeUp(): Promise<void> {
+    const taken = await takeUp(this.#options);
+    if (!taken) return;
+    const { partial, hash, size } = taken;
+    [this.#hash, this.#partial, this.#isKept] = [hash, partial, true];
+    this.#window = createWindow(partial.startBytes);
+    this.#received = this.#flushed = partial.startBytes;
+    // What is whole but for its name needs nobody to be asked.
+    if (this.#received === size) this.#size = size;
   }
 
   async #download(): Promise<void> {
@@ -197,6 +206,7 @@ export class Flight {
   async #take(chunk: Buffer): Promise<void> {
     this.#giveUpIfUnwanted();
     if (this.#received + chunk.length > (this.#size ?? this.#options.limits.maxUnreadBytes)) {
+      this.#isWrong = true;
       throw new NarrowsError(
         'upstreamUnusable',
         `The upstream sends more than ${this.#size ?? 'can be taken without knowing the size'} bytes.`,
@@ -256,13 +266,22 @@ export class Flight {
     this.#changed = Promise.withResolvers();
   }
 
+  async #leave(reader: FlightReader): Promise<void> {
+    if (!this.#readers.delete(reader)) return;
+    reader.isOpen = false;
+    reader.file?.close();
+    this.#wake();
+    await this.#onLeft();
+  }
+
   /** Someone has left, or the flight is over. */
   async #onLeft(): Promise<void> {
     if (this.#over) {
       if (this.#readers.size > 0) return;
       const partial = this.#partial;
       this.#partial = undefined;
-      await partial?.close().catch(this.#options.onTrouble);
+      const isForLater = this.#failure !== undefined && !this.#isWrong;
+      await partial?.close({ isForLater }).catch(this.#options.onTrouble);
       return;
     }
     this.#giveUpIfUnwanted();
@@ -276,12 +295,4 @@ export class Flight {
     const missing = this.#size === undefined ? this.#received : this.#size - this.#received;
     if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.abandon();
   }
-}
-
-interface Reader {
-  readonly isClient: boolean;
-  isOpen: boolean;
-  /** Where it reads next: what lies before is done with. */
-  position: number;
-  file: PartialReader | undefined;
 }

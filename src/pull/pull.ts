@@ -4,7 +4,7 @@ import { contentKey } from '../cache/records.ts';
 import { NarrowsError, isNotHeld } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { mediaTypes } from '../oci/media-types.ts';
-import { formatPlatformSet } from '../oci/platform.ts';
+import { formatPlatform, formatPlatformSet } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseRepositoryName } from '../oci/reference.ts';
 import type { ImageName } from '../oci/reference.ts';
@@ -19,6 +19,7 @@ import { createLists } from './lists.ts';
 import type { ListPage } from './lists.ts';
 import { createManifests } from './manifests.ts';
 import type { HeldManifest } from './manifests.ts';
+import { createDemand } from './demand.ts';
 import { createHomes } from './homes.ts';
 import { explainNotHeld } from './offline.ts';
 import { createOverlays } from './overlays.ts';
@@ -57,6 +58,7 @@ export function createPull(parts: PullParts): Pull {
   const tags = createTags(parts, manifests);
   const overlays = createOverlays(parts, homes, tags, blobs);
   const views = createViews(parts, tags, manifests, blobs, overlays, homes);
+  const demand = createDemand(parts);
   const referrers = createReferrers(parts, tags);
   const lists = createLists(parts, referrers);
 
@@ -99,12 +101,23 @@ export function createPull(parts: PullParts): Pull {
     const headers = understood(platforms, source.namespace);
     try {
       requireAmong(request.by, pullersOf(source.key), challenge, `You may not pull from ${source.key}.`);
-      return told(await answer(request, route, source, platforms?.set), headers);
+      const reply = await answer(request, route, source, platforms?.set);
+      noteDemand(request, source, platforms?.set);
+      return told(reply, headers);
     } catch (error) {
       if (!(error instanceof NarrowsError)) throw error;
       // A refusal says too how the question was understood: most of all when that was the mistake.
       throw explained(error, route, source, platforms?.set).withHeaders(headers);
     }
+  }
+
+  /** Who says what it runs is believed; of the others, what they fetch of an index tells it. */
+  function noteDemand({ route, method }: PullRequest, source: Source, set: PlatformSet | undefined): void {
+    if (route.kind !== 'manifest' || set === 'any' || method !== 'GET') return;
+    if (set) return demand.note(source, set.map(formatPlatform));
+    const digest = digestIn(route);
+    const served = digest ? parts.graph.served(digest).platforms : [];
+    if (served.length === 1) demand.note(source, served);
   }
 
   function explained(error: NarrowsError, route: Route, { key }: Source, set: PlatformSet | undefined): NarrowsError {

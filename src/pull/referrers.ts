@@ -30,16 +30,6 @@ const maxReferrers = 1000;
 const maxPages = 100;
 
 export function createReferrers({ records, now }: Pick<PullParts, 'records' | 'now'>, tags: Tags): Referrers {
-  async function fromApi(source: Source, subject: Digest, query: URLSearchParams): Promise<ListAnswer | undefined> {
-    try {
-      return await source.upstream.list(source.repository, `referrers/${subject}`, query);
-    } catch (error) {
-      // Registries of before the referrers API answer its path with all sorts of refusals.
-      if (isKind(error, 'upstreamRefused')) return undefined;
-      throw error;
-    }
-  }
-
   /** The index under the tag `sha256-<hex>` (distribution-spec "Referrers Tag Schema"); none means no referrers. */
   async function fromTag(source: Source, subject: Digest): Promise<ListAnswer | undefined> {
     try {
@@ -102,6 +92,16 @@ export function createReferrers({ records, now }: Pick<PullParts, 'records' | 'n
       }
     },
   };
+}
+
+async function fromApi(source: Source, subject: Digest, query: URLSearchParams): Promise<ListAnswer | undefined> {
+  try {
+    return await source.upstream.list(source.repository, `referrers/${subject}`, query);
+  } catch (error) {
+    // Registries of before the referrers API answer its path with all sorts of refusals.
+    if (isKind(error, 'upstreamRefused')) return undefined;
+    throw error;
+  }
 }
 
 /** What is no list of manifests lists none. */

@@ -12,11 +12,12 @@ export interface Window {
   trim(maxBytes: number, limit: number): void;
 }
 
-export function createWindow(): Window {
+/** @param from where the content begins that it is to hold */
+export function createWindow(from = 0): Window {
   const chunks: Buffer[] = [];
   const starts: number[] = [];
-  let start = 0;
-  let end = 0;
+  let start = from;
+  let end = from;
 
   /** The last piece that starts at or before `position`. */
   function find(position: number): number {

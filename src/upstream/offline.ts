@@ -7,8 +7,6 @@ import type { Upstream } from './upstream.ts';
  * is another thing than what does not exist.
  */
 export function createOfflineRegistry(name: string): Upstream {
-  const refuse = (what: string, kind: 'manifestNotHeld' | 'blobNotHeld' = 'manifestNotHeld') =>
-    Promise.reject(new NarrowsError(kind, `This mirror is offline and does not hold ${what}.`));
   return {
     name,
     head: (repository, reference) => refuse(`${referenceText(reference)} of ${name}/${repository}`),
@@ -17,4 +15,8 @@ export function createOfflineRegistry(name: string): Upstream {
     blob: (repository, digest) => refuse(`${digest} of ${name}/${repository}`, 'blobNotHeld'),
     list: (repository, path) => refuse(`${path} of ${name}/${repository}`),
   };
+}
+
+function refuse(what: string, kind: 'manifestNotHeld' | 'blobNotHeld' = 'manifestNotHeld'): Promise<never> {
+  return Promise.reject(new NarrowsError(kind, `This mirror is offline and does not hold ${what}.`));
 }

@@ -44,6 +44,7 @@ export async function openDiskParts({ config, log, metrics, now, isCommand, clos
     path,
     maxVerified: config.limits.verifiedDigests,
     maxBufferBytes: config.limits.streamBuffers,
+    maxLeftoverBytes: config.limits.leftovers,
     books: {
       // What cannot be entered is not kept: nothing would ever take it away.
       adding: (digest, bytes) => catalog.add(digest, bytes),

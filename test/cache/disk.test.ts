@@ -31,7 +31,7 @@ const digest = digestOf(content);
 const maxBufferBytes = 64 * 1024 * 1024;
 
 async function openTier(t: Teardown, path: string): Promise<DiskTier> {
-  const tier = await createDiskTier({ path, maxVerified: 100, maxBufferBytes });
+  const tier = await createDiskTier({ path, maxVerified: 100, maxBufferBytes, maxLeftoverBytes: 2 ** 30 });
   t.teardown(() => tier.close());
   return tier;
 }
@@ -62,7 +62,7 @@ async function exists(path: string): Promise<boolean> {
 /** A store as an earlier life of the mirror left it. */
 async function leaveStore(t: Teardown): Promise<string> {
   const path = await temporaryFolder(t);
-  const tier = await createDiskTier({ path, maxVerified: 100, maxBufferBytes });
+  const tier = await createDiskTier({ path, maxVerified: 100, maxBufferBytes, maxLeftoverBytes: 2 ** 30 });
   await put(tier);
   await tier.close();
   return path;
@@ -101,7 +101,7 @@ void t.test('layout: a blob of the empty name is never wrong, at worst it is not
 void t.test('begin: what is appended can be read, and has no name before it is committed', async (t) => {
   const path = await temporaryFolder(t);
   const tier = await openTier(t, path);
-  const partial = await tier.begin();
+  const partial = await tier.begin(digest);
   const readers = [partial.reader(), partial.reader()];
   for (let at = 0; at < content.length; at += 150_000) {
     await partial.append([content.subarray(at, at + 70_000), content.subarray(at + 70_000, at + 150_000)]);
@@ -122,7 +122,7 @@ void t.test('begin: what is appended can be read, and has no name before it is c
 void t.test('begin: what is closed without a commit leaves nothing', async (t) => {
   const path = await temporaryFolder(t);
   const tier = await openTier(t, path);
-  const partial = await tier.begin();
+  const partial = await tier.begin(digest);
   await partial.append([content]);
   await partial.close();
   t.same(await litterOf(path), []);
@@ -131,7 +131,7 @@ void t.test('begin: what is closed without a commit leaves nothing', async (t) =
 
 void t.test('begin: the buffers of a reader stay until its second read after', async (t) => {
   const tier = await openTier(t, await temporaryFolder(t));
-  const partial = await tier.begin();
+  const partial = await tier.begin(digest);
   t.teardown(() => partial.close());
   await partial.append([content]);
   const [one, other] = [partial.reader(), partial.reader()];
@@ -278,9 +278,9 @@ void t.test('sharing: two tiers on one folder see what the other put, and verify
 void t.test('sharing: a tier that opens or closes leaves the unfinished files of another alone', async (t) => {
   const path = await temporaryFolder(t);
   const first = await openTier(t, path);
-  const partial = await first.begin();
+  const partial = await first.begin(digest);
   await partial.append([content.subarray(0, 1000)]);
-  const second = await createDiskTier({ path, maxVerified: 10, maxBufferBytes });
+  const second = await createDiskTier({ path, maxVerified: 10, maxBufferBytes, maxLeftoverBytes: 2 ** 30 });
   await second.close();
   t.equal((await litterOf(path)).length, 1);
   await partial.append([content.subarray(1000)]);
@@ -319,8 +319,8 @@ void t.test('sharing: what another process put is there', async (t) => {
 
 void t.test('close: takes the unfinished with it', async (t) => {
   const path = await temporaryFolder(t);
-  const tier = await createDiskTier({ path, maxVerified: 10, maxBufferBytes });
-  const partial = await tier.begin();
+  const tier = await createDiskTier({ path, maxVerified: 10, maxBufferBytes, maxLeftoverBytes: 2 ** 30 });
+  const partial = await tier.begin(digest);
   t.teardown(() => partial.close());
   await partial.append([content]);
   await tier.close();
@@ -436,7 +436,7 @@ void t.test('root: a full disk refuses, keeps nothing of it, and goes on when th
 void t.test('root: a download keeps what fitted readable when the disk is full', { skip }, async (t) => {
   const path = await mountSmall(t, 1024 * 1024);
   const tier = await openTier(t, path);
-  const partial = await tier.begin();
+  const partial = await tier.begin(digest);
   await partial.append([content]);
   await t.rejects(partial.append([content]));
   const reader = partial.reader();

@@ -45,6 +45,7 @@ async function prepare(t: Teardown, maxBytes: number, path?: string): Promise<St
     path: folder,
     maxVerified: 1000,
     maxBufferBytes: 1e7,
+    maxLeftoverBytes: 2 ** 30,
     books: {
       adding: catalog.add,
       added(digest, bytes) {

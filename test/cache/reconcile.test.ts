@@ -28,6 +28,7 @@ async function prepare(t: Teardown): Promise<Stage> {
     path,
     maxVerified: 1000,
     maxBufferBytes: 1e7,
+    maxLeftoverBytes: 2 ** 30,
     books: {
       adding: catalog.add,
       added: () => undefined,

@@ -67,7 +67,12 @@ interface Stage {
 }
 
 async function prepare(t: Teardown, ...tiers: Tier[]): Promise<Stage> {
-  const disk = await createDiskTier({ path: await temporaryFolder(t), maxVerified: 2000, maxBufferBytes: 1e7 });
+  const disk = await createDiskTier({
+    path: await temporaryFolder(t),
+    maxVerified: 2000,
+    maxBufferBytes: 1e7,
+    maxLeftoverBytes: 2 ** 30,
+  });
   t.teardown(() => disk.close());
   const trouble: unknown[] = [];
   let opened = 0;

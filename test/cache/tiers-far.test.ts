@@ -33,7 +33,7 @@ interface Stage {
 /** Memory and disk of this machine, before tiers that are farther away. */
 async function prepare(t: Teardown, far: readonly FarTier[], path?: string): Promise<Stage> {
   const folder = path ?? (await temporaryFolder(t));
-  const disk = await createDiskTier({ path: folder, maxVerified: 100, maxBufferBytes: 1e7 });
+  const disk = await createDiskTier({ path: folder, maxVerified: 100, maxBufferBytes: 1e7, maxLeftoverBytes: 2 ** 30 });
   t.teardown(() => disk.close());
   const trouble: Stage['trouble'] = [];
   const skips: TierName[] = [];
@@ -63,7 +63,7 @@ interface Far extends FarTier {
 /** A real tier that is farther away under a name: another disk. */
 async function farDisk(t: Teardown, name: TierName, isAwaited = false): Promise<Far> {
   const path = await temporaryFolder(t);
-  const disk = await createDiskTier({ path, maxVerified: 100, maxBufferBytes: 1e7 });
+  const disk = await createDiskTier({ path, maxVerified: 100, maxBufferBytes: 1e7, maxLeftoverBytes: 2 ** 30 });
   t.teardown(() => disk.close());
   const open = async (digest: Digest) => {
     const blob = await disk.open(digest);
@@ -175,7 +175,7 @@ void t.test('store: copies go to what is farther away behind the answer, but for
   await store.put(digestOf(small), small);
   t.ok(await isIn(redis, small), 'there with the answer');
   t.notOk(await isIn(s3, small), 'not yet');
-  const partial = await store.begin();
+  const partial = await store.begin(digestOf(large));
   await partial!.append([large]);
   await partial!.commit(digestOf(large));
   await partial!.close();

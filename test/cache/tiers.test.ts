@@ -23,7 +23,7 @@ interface Stage {
 
 async function prepare(t: Teardown, over: { path?: string; memory?: Tier } = {}): Promise<Stage> {
   const path = over.path ?? (await temporaryFolder(t));
-  const disk = await createDiskTier({ path, maxVerified: 100, maxBufferBytes: 1024 * 1024 });
+  const disk = await createDiskTier({ path, maxVerified: 100, maxBufferBytes: 1024 * 1024, maxLeftoverBytes: 2 ** 30 });
   t.teardown(() => disk.close());
   const trouble: Stage['trouble'] = [];
   const store = createStore({
@@ -158,13 +158,13 @@ void t.test('store: a broken disk is a miss, and memory goes on without it', asy
 void t.test('store: where no tier can take a download, there is none to begin', async (t) => {
   const { store, path, trouble } = await prepare(t);
   await rm(join(path, 'tmp'), { recursive: true });
-  t.equal(await store.begin(), undefined);
+  t.equal(await store.begin(digestOf(large)), undefined);
   t.match(trouble, [['disk', { code: 'ENOENT' }]]);
 });
 
 void t.test('store: begins on the disk, where a download gets its name at the end', async (t) => {
   const { store } = await prepare(t);
-  const partial = await store.begin();
+  const partial = await store.begin(digestOf(large));
   await partial!.append([large]);
   await partial!.commit(digestOf(large));
   await partial!.close();

@@ -41,7 +41,12 @@ async function prepare(t: Teardown, { maxSteps = 5, store }: Options = {}): Prom
   let time = 1000;
   const catalog = openCatalog(join(path, 'catalog.sqlite'), Date.now);
   t.teardown(() => catalog.close());
-  const disk = await createDiskTier({ path, maxVerified: 100, maxBufferBytes: 64 * 1024 * 1024 });
+  const disk = await createDiskTier({
+    path,
+    maxVerified: 100,
+    maxBufferBytes: 64 * 1024 * 1024,
+    maxLeftoverBytes: 2 ** 30,
+  });
   t.teardown(() => disk.close());
   const ledger = openSqliteLedger(join(path, 'hosted.sqlite'));
   t.teardown(() => ledger.close());

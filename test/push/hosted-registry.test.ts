@@ -33,7 +33,12 @@ async function prepare(t: Teardown): Promise<Stage> {
   const store = await temporaryFolder(t);
   const catalog = openCatalog(join(store, 'catalog.sqlite'), Date.now);
   t.teardown(() => catalog.close());
-  const disk = await createDiskTier({ path: store, maxVerified: 100, maxBufferBytes: 64 * 1024 * 1024 });
+  const disk = await createDiskTier({
+    path: store,
+    maxVerified: 100,
+    maxBufferBytes: 64 * 1024 * 1024,
+    maxLeftoverBytes: 2 ** 30,
+  });
   t.teardown(() => disk.close());
   const ledger = openSqliteLedger(join(store, 'hosted.sqlite'));
   t.teardown(() => ledger.close());
