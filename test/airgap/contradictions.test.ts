@@ -104,7 +104,7 @@ const evil: Record<string, MadeBundle> = {
   'a manifest that says another type than it is said to be': imageOf({ ...imageManifest({}), mediaType: mediaTypes.ociIndex }),
   'an index that is no JSON': imageOf(noise, []),
   'an index whose manifest is no JSON': imageOf(index({ ...descriptor(noise), mediaType: mediaTypes.ociManifest }), [noise]),
-  'a registry that is not configured': called('quay.io/org/app:1'),
+  'a registry that is not configured': called('registry.example/org/app:1'),
   'a repository that is hosted here': called('team/app:1'),
   'a signature of a repository that is hosted here': {
     ...sound,
@@ -170,8 +170,7 @@ const evil: Record<string, MadeBundle> = {
 
 function hostingSide(t: Test): Promise<Side> {
   return createSide(t, undefined, {
-    access: { mode: 'basic' },
-    repositories: [{ name: 'team/*', hosted: true, pull: ['anonymous'], push: ['anonymous'] }],
+    repositories: [{ name: 'team/*', hosted: true, push: ['anonymous'] }],
   });
 }
 
@@ -190,7 +189,7 @@ void t.test('a bundle that contradicts itself, or says what may not be, is refus
   for (const [what, made] of Object.entries(evil)) {
     await writeFile(side.path('evil.tar'), makeBundle(made));
     const refused = await side.run('import', side.path('evil.tar'));
-    t.match(refused, { code: 1, out: '', err: /^Refused, and nothing of it was kept\. [\x20-\x7e]+: [\x20-\x7e]+\.\n$/ }, what);
+    t.match(refused, { code: 1, out: '', err: /^Refused, and nothing of it was kept\. [\x20-\x7e]+: [\x20-\x7e]+[^.]\.\n$/ }, what);
     t.comment(refused.err.trim());
     if (refused.code === 0) side = await hostingSide(t);
     else t.strictSame(await side.seen(), before, `${what}: nothing of it is there`);
