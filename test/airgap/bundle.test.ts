@@ -117,8 +117,20 @@ void t.test('wrong shapes are refused, or are nothing', (t) => {
       { digest: one, bytes: '3' },
       { digest: one, bytes: null },
     ])
-      t.throws(() => read({ ...whole, [key]: [entry] }), { name: 'BundleError', message: noBlob }, JSON.stringify(entry));
-  for (const entry of [null, 'text', {}, { image: 'a' }, { digest: one }, { image: 1, digest: one }, { image: 'a', digest: 'b' }])
+      t.throws(
+        () => read({ ...whole, [key]: [entry] }),
+        { name: 'BundleError', message: noBlob },
+        JSON.stringify(entry),
+      );
+  for (const entry of [
+    null,
+    'text',
+    {},
+    { image: 'a' },
+    { digest: one },
+    { image: 1, digest: one },
+    { image: 'a', digest: 'b' },
+  ])
     t.throws(() => read({ ...whole, images: [entry] }), { name: 'BundleError', message: /: names no image$/ });
   t.end();
 });
@@ -137,7 +149,10 @@ void t.test('an index is read as it was written', (t) => {
   t.match(JSON.parse(writeIndex(entries).toString()), {
     schemaVersion: 2,
     mediaType: 'application/vnd.oci.image.index.v1+json',
-    manifests: [{ digest: one, size: 3 }, { digest: two, size: 0, artifactType: 'application/spdx+json' }],
+    manifests: [
+      { digest: one, size: 3 },
+      { digest: two, size: 0, artifactType: 'application/spdx+json' },
+    ],
   });
   t.strictSame(readIndex(writeIndex([])), []);
   t.end();
@@ -150,7 +165,14 @@ void t.test('an index of others may say more, or less', (t) => {
     [{ mediaType: '', digest: one, bytes: 3, annotations: { a: 'b' } }],
   );
   t.strictSame(readIndex(index({ digest: one, size: 3, annotations: 'text' }))[0]?.annotations, {});
-  for (const entry of [{}, null, { digest: one }, { digest: '../x', size: 1 }, { digest: one, size: -1 }, { digest: one, size: 1e300 }])
+  for (const entry of [
+    {},
+    null,
+    { digest: one },
+    { digest: '../x', size: 1 },
+    { digest: one, size: -1 },
+    { digest: one, size: 1e300 },
+  ])
     t.throws(() => readIndex(index(entry)), { name: 'BundleError', message: 'index.json: lists what is no blob' });
   t.end();
 });
@@ -159,7 +181,10 @@ void t.test('what is no index of a layout is refused', (t) => {
   for (const text of ['{}', '[]', 'null', '{"manifests":{}}', '{"manifests":null}'])
     t.throws(() => readIndex(Buffer.from(text)), { name: 'BundleError', message: 'index.json: lists no manifests' });
   for (const text of ['', '{', '{"manifests":[],"manifests":[]}', '\ufeff{}', '{"a":"\xff"}', '['.repeat(100)])
-    t.throws(() => readIndex(Buffer.from(text, 'latin1')), { name: 'BundleError', message: /^index\.json: is no index: / });
+    t.throws(() => readIndex(Buffer.from(text, 'latin1')), {
+      name: 'BundleError',
+      message: /^index\.json: is no index: /,
+    });
   fc.assert(
     fc.property(fc.json(), (text) => {
       try {

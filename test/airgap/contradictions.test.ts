@@ -2,7 +2,16 @@ import { writeFile } from 'node:fs/promises';
 import t from 'tap';
 import type { Test } from 'tap';
 import { mediaTypes } from '../../src/oci/media-types.ts';
-import { createSide, entry, makeBundle, partsOf, referrerOf, refName, repositoryNote, signatureOf } from '../fixtures/bundles.ts';
+import {
+  createSide,
+  entry,
+  makeBundle,
+  partsOf,
+  referrerOf,
+  refName,
+  repositoryNote,
+  signatureOf,
+} from '../fixtures/bundles.ts';
 import type { MadeBundle, Side } from '../fixtures/bundles.ts';
 import { buildImage, content, descriptor } from '../fixtures/images.ts';
 import type { Content } from '../fixtures/images.ts';
@@ -32,7 +41,10 @@ const sound: MadeBundle = {
   images: [said()],
   manifests: [
     entry(image.index, named),
-    entry(signature.manifest, { [refName]: `docker.io/library/app:${signature.tag}`, [repositoryNote]: 'docker.io/library/app' }),
+    entry(signature.manifest, {
+      [refName]: `docker.io/library/app:${signature.tag}`,
+      [repositoryNote]: 'docker.io/library/app',
+    }),
     entry(sbom.manifest, { [repositoryNote]: 'docker.io/library/app' }),
   ],
   blobs: [...whole, signature.manifest, ...signature.blobs, sbom.manifest, ...sbom.blobs],
@@ -42,7 +54,11 @@ const without = (...gone: Content[]) => sound.blobs.filter((blob) => !gone.inclu
 
 /** An image of one platform whose manifest is this. */
 function imageOf(manifest: Content, blobs: readonly Content[] = [arm64.config, layer]): MadeBundle {
-  return { images: [said({ digest: manifest.digest })], manifests: [entry(manifest, named)], blobs: [manifest, ...blobs] };
+  return {
+    images: [said({ digest: manifest.digest })],
+    manifests: [entry(manifest, named)],
+    blobs: [manifest, ...blobs],
+  };
 }
 
 const imageManifest = (over: Record<string, unknown>) =>
@@ -90,25 +106,46 @@ const evil: Record<string, MadeBundle> = {
   'the manifest of its platform is absent': { ...sound, blobs: without(arm64.manifest) },
   'the layer of a signature is absent': { ...sound, blobs: without(signature.blobs[1]!) },
   'the layer of an SBOM is absent': { ...sound, blobs: without(sbom.blobs[1]!) },
-  'a layer of another size': imageOf(imageManifest({ layers: [{ ...descriptor(layer), size: layer.bytes.length + 1 }] })),
+  'a layer of another size': imageOf(
+    imageManifest({ layers: [{ ...descriptor(layer), size: layer.bytes.length + 1 }] }),
+  ),
   'a config of another size': imageOf(imageManifest({ config: { ...descriptor(arm64.config), size: 1 } })),
-  'a manifest of another size': imageOf(index({ ...descriptor(arm64.manifest), size: 5 }), partsOf(image, 'linux/arm64')),
+  'a manifest of another size': imageOf(
+    index({ ...descriptor(arm64.manifest), size: 5 }),
+    partsOf(image, 'linux/arm64'),
+  ),
   'another size in index.json': { ...sound, manifests: [{ ...entry(image.index, named), size: 7 }] },
   'another size of a signature in index.json': {
     ...sound,
     manifests: [sound.manifests[0]!, { ...sound.manifests[1]!, size: 7 }, sound.manifests[2]!],
   },
   'a manifest that is an index and an image': imageOf(both, [arm64.manifest, arm64.config, layer]),
-  'an index that is an image as well': imageOf(index(descriptor(arm64.manifest), { config: descriptor(arm64.config), layers: [] }), partsOf(image, 'linux/arm64')),
-  'an index whose manifest is an index and an image': imageOf(index(descriptor(both)), [both, arm64.manifest, arm64.config, layer]),
-  'a manifest that says another type than it is said to be': imageOf({ ...imageManifest({}), mediaType: mediaTypes.ociIndex }),
+  'an index that is an image as well': imageOf(
+    index(descriptor(arm64.manifest), { config: descriptor(arm64.config), layers: [] }),
+    partsOf(image, 'linux/arm64'),
+  ),
+  'an index whose manifest is an index and an image': imageOf(index(descriptor(both)), [
+    both,
+    arm64.manifest,
+    arm64.config,
+    layer,
+  ]),
+  'a manifest that says another type than it is said to be': imageOf({
+    ...imageManifest({}),
+    mediaType: mediaTypes.ociIndex,
+  }),
   'an index that is no JSON': imageOf(noise, []),
-  'an index whose manifest is no JSON': imageOf(index({ ...descriptor(noise), mediaType: mediaTypes.ociManifest }), [noise]),
+  'an index whose manifest is no JSON': imageOf(index({ ...descriptor(noise), mediaType: mediaTypes.ociManifest }), [
+    noise,
+  ]),
   'a registry that is not configured': called('registry.example/org/app:1'),
   'a repository that is hosted here': called('team/app:1'),
   'a signature of a repository that is hosted here': {
     ...sound,
-    manifests: [sound.manifests[0]!, entry(signature.manifest, { [repositoryNote]: 'team/app', [refName]: `team/app:${signature.tag}` })],
+    manifests: [
+      sound.manifests[0]!,
+      entry(signature.manifest, { [repositoryNote]: 'team/app', [refName]: `team/app:${signature.tag}` }),
+    ],
   },
   'a platform that is not in it': { ...sound, images: [said({ platforms: ['linux/amd64'] })] },
   'all platforms, and only one is in it': { ...sound, images: [said({ platforms: ['any'] })] },
@@ -181,27 +218,38 @@ void t.test('the bundle that they all are made of is sound', async (t) => {
   t.match(await far.run('check', '--set', 'edge'), { code: 0 });
 });
 
-void t.test('a bundle that contradicts itself, or says what may not be, is refused, and nothing of it is kept', async (t) => {
-  const far = await hostingSide(t);
-  const before = await far.seen();
-  t.same(before, { files: ['blobs/sha256', 'blobs/sha512'], sets: [[]] });
-  let side = far;
-  for (const [what, made] of Object.entries(evil)) {
-    await writeFile(side.path('evil.tar'), makeBundle(made));
-    const refused = await side.run('import', side.path('evil.tar'));
-    t.match(refused, { code: 1, out: '', err: /^Refused, and nothing of it was kept\. [\x20-\x7e]+: [\x20-\x7e]+[^.]\.\n$/ }, what);
-    t.comment(refused.err.trim());
-    if (refused.code === 0) side = await hostingSide(t);
-    else t.strictSame(await side.seen(), before, `${what}: nothing of it is there`);
-  }
-});
+void t.test(
+  'a bundle that contradicts itself, or says what may not be, is refused, and nothing of it is kept',
+  async (t) => {
+    const far = await hostingSide(t);
+    const before = await far.seen();
+    t.same(before, { files: ['blobs/sha256', 'blobs/sha512'], sets: [[]] });
+    let side = far;
+    for (const [what, made] of Object.entries(evil)) {
+      await writeFile(side.path('evil.tar'), makeBundle(made));
+      const refused = await side.run('import', side.path('evil.tar'));
+      t.match(
+        refused,
+        { code: 1, out: '', err: /^Refused, and nothing of it was kept\. [\x20-\x7e]+: [\x20-\x7e]+[^.]\.\n$/ },
+        what,
+      );
+      t.comment(refused.err.trim());
+      if (refused.code === 0) side = await hostingSide(t);
+      else t.strictSame(await side.seen(), before, `${what}: nothing of it is there`);
+    }
+  },
+);
 
 void t.test('what contradicts itself does not change what is here', async (t) => {
   const far = await hostingSide(t);
   await writeFile(far.path('sound.tar'), makeBundle(sound));
   t.match(await far.run('import', far.path('sound.tar')), { code: 0 });
   const before = await far.seen();
-  for (const what of ['a platform that is not in it', 'index.json names another image that is not there', 'a blob that is not what its name says']) {
+  for (const what of [
+    'a platform that is not in it',
+    'index.json names another image that is not there',
+    'a blob that is not what its name says',
+  ]) {
     await writeFile(far.path('evil.tar'), makeBundle(evil[what]!));
     t.match(await far.run('import', far.path('evil.tar')), { code: 1, out: '' }, what);
     t.strictSame(await far.seen(), before, what);

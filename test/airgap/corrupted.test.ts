@@ -56,9 +56,7 @@ const toEntry =
   };
 
 const renamed = (path: string) =>
-  toEntry((_, part) => [
-    { header: tarHeader({ path, bytes: part.content.length }), content: part.content },
-  ]);
+  toEntry((_, part) => [{ header: tarHeader({ path, bytes: part.content.length }), content: part.content }]);
 
 const turnedInto = (type: string, link = '', keepsContent = true) =>
   toEntry((_, part) => {
@@ -77,7 +75,9 @@ const changes: Record<string, Change> = {
   'one more bit flipped': flip,
   'a byte replaced in a header': (below, bundle, parts) => {
     const at = below(parts.length);
-    const before = parts.slice(0, at).reduce((total, { content }) => total + 512 + content.length + paddingOf(content.length), 0);
+    const before = parts
+      .slice(0, at)
+      .reduce((total, { content }) => total + 512 + content.length + paddingOf(content.length), 0);
     const changed = Buffer.from(bundle);
     changed[before + below(512)] = below(256);
     return changed;
@@ -88,7 +88,8 @@ const changes: Record<string, Change> = {
   'cut off': cut,
   'cut off at a block': (below, bundle) => bundle.subarray(0, 512 * below(bundle.length / 512)),
   'an entry repeated': toEntry((_, part) => [part, part]),
-  'an entry repeated elsewhere': (below, _, parts) => joinTar(parts.toSpliced(below(parts.length + 1), 0, parts[below(parts.length)]!)),
+  'an entry repeated elsewhere': (below, _, parts) =>
+    joinTar(parts.toSpliced(below(parts.length + 1), 0, parts[below(parts.length)]!)),
   'an entry left out': toEntry(() => []),
   'two entries swapped': (below, _, parts) => {
     const [one, other] = [below(parts.length), below(parts.length)];
@@ -104,7 +105,10 @@ const changes: Record<string, Change> = {
   'renamed to a way out of the blobs': renamed('blobs/sha256/../../x'),
   'renamed to a blob that it is not': renamed(`blobs/sha256/${hexDigest(Buffer.from('other'))}`),
   'renamed to the same by another way': toEntry((_, part) => [
-    { header: tarHeader({ path: `./${pathOf(part)}`.slice(0, 100), bytes: part.content.length }), content: part.content },
+    {
+      header: tarHeader({ path: `./${pathOf(part)}`.slice(0, 100), bytes: part.content.length }),
+      content: part.content,
+    },
   ]),
   'turned into a symbolic link': turnedInto('2', '/etc/passwd', false),
   'turned into a hard link': turnedInto('1', 'index.json', false),
@@ -121,7 +125,7 @@ const changes: Record<string, Change> = {
     file(pathOf(part), Buffer.concat([part.content, Buffer.from([below(256)])])),
   ]),
   'shorter by a byte': toEntry((_, part) => [file(pathOf(part), part.content.subarray(0, -1))]),
-  'emptied': toEntry((_, part) => [file(pathOf(part), '')]),
+  emptied: toEntry((_, part) => [file(pathOf(part), '')]),
   'bytes inserted': (below, bundle) => {
     const at = below(bundle.length);
     return Buffer.concat([bundle.subarray(0, at), noise(String(at), 1 + below(600)), bundle.subarray(at)]);
@@ -131,7 +135,9 @@ const changes: Record<string, Change> = {
     return Buffer.concat([bundle.subarray(0, at), Buffer.alloc(512), bundle.subarray(at)]);
   },
   'an entry inserted': (below, _, parts) =>
-    joinTar(parts.toSpliced(below(parts.length + 1), 0, file(`blobs/sha256/${hexDigest(Buffer.from('more'))}`, 'more'))),
+    joinTar(
+      parts.toSpliced(below(parts.length + 1), 0, file(`blobs/sha256/${hexDigest(Buffer.from('more'))}`, 'more')),
+    ),
   'extended records inserted that say nothing': (below, _, parts) =>
     joinTar(parts.toSpliced(below(parts.length), 0, pax('13 comment=x\n', below(2) === 0 ? 'x' : 'g'))),
   'a path in extended records': (below, _, parts) =>
@@ -142,12 +148,22 @@ const changes: Record<string, Change> = {
   'another bundle in the place of the end': (_, bundle) => Buffer.concat([bundle.subarray(0, -1024), bundle]),
   'index.json altered': (below, _, parts) => {
     const text = parts[2]!.content.toString();
-    const altered = [text.replace('app:1', 'app:2'), text.replace(/"size":\d+/, '"size":7'), `${text}\n`, '{"manifests":[]}'];
+    const altered = [
+      text.replace('app:1', 'app:2'),
+      text.replace(/"size":\d+/, '"size":7'),
+      `${text}\n`,
+      '{"manifests":[]}',
+    ];
     return joinTar(parts.with(2, file('index.json', altered[below(altered.length)]!)));
   },
   'contents altered': (below, _, parts) => {
     const text = parts[0]!.content.toString();
-    const altered = [text.replace('edge', 'edgy'), text.replace('linux/arm64', 'linux/amd64'), text.replace('true', 'null'), `${text} `];
+    const altered = [
+      text.replace('edge', 'edgy'),
+      text.replace('linux/arm64', 'linux/amd64'),
+      text.replace('true', 'null'),
+      `${text} `,
+    ];
     return joinTar(parts.with(0, file(pathOf(parts[0]!), altered[below(altered.length)]!)));
   },
 };
@@ -157,7 +173,12 @@ async function seenOf({ storage, config }: Workbench): Promise<unknown> {
   const { sets } = storage.catalog;
   const all = sets.all();
   const pinned = storage.catalog.pinnedBytes();
-  return { files: await storedFiles(config.cache.disk.path), all, pinned, entries: all.map(({ name }) => sets.entries(name)) };
+  return {
+    files: await storedFiles(config.cache.disk.path),
+    all,
+    pinned,
+    entries: all.map(({ name }) => sets.entries(name)),
+  };
 }
 
 /** Tries bundles one after another on a store that is opened once, in the same way as the command does with one. */
@@ -249,17 +270,41 @@ void t.test('the command: exit 1, one sentence with the entry and the reason, an
   flipped[firstBlob]! ^= 1;
   const broken: [string, Buffer, string][] = [
     ['a bit of a blob', flipped, `${pathOf(parts[3]!)}: its content is not that of its name`],
-    ['cut in its first half', bundle.subarray(0, firstBlob + 5), `${pathOf(parts[3]!)}: the archive ends in the middle of it; a part of it may be missing`],
+    [
+      'cut in its first half',
+      bundle.subarray(0, firstBlob + 5),
+      `${pathOf(parts[3]!)}: the archive ends in the middle of it; a part of it may be missing`,
+    ],
     ['empty', Buffer.alloc(0), 'entry 1 at byte 0: the archive ends here, without the mark of its end'],
     ['only an end', Buffer.alloc(1024), 'the archive: is empty'],
     ['no tar', noise('no tar', 5000), 'entry 1 at byte 0: is no entry of a tar: its checksum is wrong'],
     ['a blob left out', joinTar(parts.toSpliced(5, 1)), `${pathOf(parts[6]!)}: stands where ${blob} should be`],
     ['the last blob left out', joinTar(parts.slice(0, -1)), `${pathOf(parts.at(-1)!)}: is missing`],
-    ['a blob too many', joinTar([...parts, file('blobs/sha256/x', 'x')]), 'blobs/sha256/x: is more than the bundle says it holds'],
-    ['a way out', changes['renamed to a folder above']!(() => 5, bundle, parts), `../x: stands where ${blob} should be`],
-    ['a link', changes['turned into a symbolic link']!(() => 5, bundle, parts), `${blob}: is a link, a device or something else that no layout has`],
-    ['another size', joinTar(parts.with(5, file(blob, 'x'))), `${blob}: has 1 bytes instead of ${parts[5]!.content.length}`],
-    ['another index', joinTar(parts.with(2, file('index.json', parts[2]!.content.toString().replace('app:1', 'app:2')))), 'index.json: was changed after it was written'],
+    [
+      'a blob too many',
+      joinTar([...parts, file('blobs/sha256/x', 'x')]),
+      'blobs/sha256/x: is more than the bundle says it holds',
+    ],
+    [
+      'a way out',
+      changes['renamed to a folder above']!(() => 5, bundle, parts),
+      `../x: stands where ${blob} should be`,
+    ],
+    [
+      'a link',
+      changes['turned into a symbolic link']!(() => 5, bundle, parts),
+      `${blob}: is a link, a device or something else that no layout has`,
+    ],
+    [
+      'another size',
+      joinTar(parts.with(5, file(blob, 'x'))),
+      `${blob}: has 1 bytes instead of ${parts[5]!.content.length}`,
+    ],
+    [
+      'another index',
+      joinTar(parts.with(2, file('index.json', parts[2]!.content.toString().replace('app:1', 'app:2')))),
+      'index.json: was changed after it was written',
+    ],
     ['two of them', Buffer.concat([bundle, bundle]), 'the end of the archive: is followed by more'],
   ];
   for (const [what, bytes, sentence] of broken) {

@@ -41,7 +41,15 @@ void t.test('in pieces of any size, the same files come', async (t) => {
     fc.asyncProperty(fc.integer({ min: 1, max: 3000 }), fc.boolean(), async (size, isStrict) => {
       t.strictSame(await read(sourceOf(archive, size), () => isStrict), { found: whole, error: '' }, String(size));
     }),
-    { numRuns: 60, examples: [[1, true], [511, true], [512, true], [513, true]] },
+    {
+      numRuns: 60,
+      examples: [
+        [1, true],
+        [511, true],
+        [512, true],
+        [513, true],
+      ],
+    },
   );
 });
 
@@ -84,7 +92,11 @@ void t.test('what is passed over, or left alone, does not hurt what follows', as
   );
   const paths: string[] = [];
   for await (const { path } of readTar(sourceOf(archive), strict)) paths.push(path);
-  t.same(paths, whole.map(({ path }) => path), 'nobody has read any of them');
+  t.same(
+    paths,
+    whole.map(({ path }) => path),
+    'nobody has read any of them',
+  );
 });
 
 void t.test('an entry says its size and whether it is plain, and what it is does not depend on its name', async (t) => {
@@ -96,7 +108,8 @@ void t.test('an entry says its size and whether it is plain, and what it is does
     { header: tarHeader({ path: 'folder/', bytes: 0, type: '5' }), content: Buffer.alloc(0) },
   ];
   const seen: unknown[] = [];
-  for await (const { path, bytes, isPlain } of readTar(sourceOf(joinTar(odd)), lenient)) seen.push([path, bytes, isPlain]);
+  for await (const { path, bytes, isPlain } of readTar(sourceOf(joinTar(odd)), lenient))
+    seen.push([path, bytes, isPlain]);
   t.strictSame(seen, [
     ['../../etc/passwd', 1, true],
     ['/etc/passwd', 1, true],
@@ -125,7 +138,10 @@ void t.test('cut: it says where', async (t) => {
   const cut = 'the archive ends in the middle of it; a part of it may be missing';
   t.equal(await errorAt(1024), `blobs/sha256/of-1: ${cut}`);
   t.equal(await errorAt(1025), `blobs/sha256/of-1: ${cut}`, 'its content is there, and what fills the block is not');
-  t.equal(await errorAt(archive.length - 1024), `entry 8 at byte ${archive.length - 1024}: the archive ends here, without the mark of its end`);
+  t.equal(
+    await errorAt(archive.length - 1024),
+    `entry 8 at byte ${archive.length - 1024}: the archive ends here, without the mark of its end`,
+  );
   t.equal(await errorAt(archive.length - 512), 'the end of the archive: is cut off');
   t.equal(await errorAt(archive.length - 1), 'the end of the archive: is cut off');
 });
@@ -205,17 +221,16 @@ void t.test('extended records are bounded, whole, and not at the end', async (t)
   );
   const cut = joinTar([pax('10 size=3\n')]).subarray(0, 600);
   t.match((await read(sourceOf(cut), lenient)).error, /^entry 1 at byte 0: the archive ends in the middle of it$/);
-  t.match((await read(sourceOf(joinTar([pax('nonsense')])), lenient)).error, /^PaxHeaders\/x: has extended records that/);
+  t.match(
+    (await read(sourceOf(joinTar([pax('nonsense')])), lenient)).error,
+    /^PaxHeaders\/x: has extended records that/,
+  );
 });
 
 void t.test('a folder has no content, whoever says so', async (t) => {
   const folder = { header: tarHeader({ path: 'blobs/', bytes: 0, type: '5' }), content: Buffer.alloc(0) };
   const inner = joinTar([file('hidden', 'x')]).subarray(0, 1024);
-  const bytes = joinTar([
-    pax('13 size=1024\n'),
-    { header: folder.header, content: inner },
-    file('name', 'y'),
-  ]);
+  const bytes = joinTar([pax('13 size=1024\n'), { header: folder.header, content: inner }, file('name', 'y')]);
   t.match((await read(sourceOf(bytes), lenient)).error, /^blobs\/: is a folder with content$/);
 });
 

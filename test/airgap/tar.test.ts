@@ -19,11 +19,16 @@ function tar(...args: string[]): string {
 }
 
 function refuses(t: { throws(action: () => unknown, expected: object, what: string): unknown }, what: string) {
-  return (block: Buffer, message: RegExp) => t.throws(() => readHeader(block, where), { name: 'BundleError', message }, what);
+  return (block: Buffer, message: RegExp) =>
+    t.throws(() => readHeader(block, where), { name: 'BundleError', message }, what);
 }
 
 const printable = fc
-  .string({ unit: fc.integer({ min: 0x20, max: 0x7e }).map((code) => String.fromCharCode(code)), minLength: 1, maxLength: 100 })
+  .string({
+    unit: fc.integer({ min: 0x20, max: 0x7e }).map((code) => String.fromCharCode(code)),
+    minLength: 1,
+    maxLength: 100,
+  })
   .filter((path) => path.length > 0);
 
 void t.test('what is written is read again, and known for what it is', (t) => {
@@ -92,7 +97,12 @@ void t.test('tar lists and extracts what is written', noTar, async (t) => {
     Buffer.alloc(paddingOf(bytes.length)),
   ]);
   await writeFile(join(folder, 'a.tar'), Buffer.concat([...archive, endOfArchive]));
-  t.equal(tar('-tf', join(folder, 'a.tar')), Object.keys(contents).map((path) => `${path}\n`).join(''));
+  t.equal(
+    tar('-tf', join(folder, 'a.tar')),
+    Object.keys(contents)
+      .map((path) => `${path}\n`)
+      .join(''),
+  );
   t.match(tar('-tvf', join(folder, 'a.tar')), /^-rw-r--r-- 0\/0 +2 1970-01-01 00:00 oci-layout\n/);
   await mkdir(join(folder, 'out'));
   tar('-xf', join(folder, 'a.tar'), '-C', join(folder, 'out'));
@@ -108,7 +118,12 @@ void t.test('a file larger than eight gibibytes has a size that tar understands'
   await file.close();
   t.match(tar('-tvf', name), / 9663676416 1970-01-01 00:00 large\n$/);
   for (const size of [8 ** 11 - 1, 8 ** 11, bytes, 2 ** 40, Number.MAX_SAFE_INTEGER])
-    t.strictSame(readHeader(writeHeader('large', size), where), { path: 'large', bytes: size, kind: 'file', isPlain: true });
+    t.strictSame(readHeader(writeHeader('large', size), where), {
+      path: 'large',
+      bytes: size,
+      kind: 'file',
+      isPlain: true,
+    });
   t.end();
 });
 
@@ -150,9 +165,17 @@ void t.test('links, pipes and sparse files of GNU tar are refused', noTar, async
       names.at(-1)!,
     );
   }
-  for (const args of [['--format=gnu'], ['--format=pax', '--sparse-version=1.0'], ['--format=pax', '--sparse-version=0.1']]) {
+  for (const args of [
+    ['--format=gnu'],
+    ['--format=pax', '--sparse-version=1.0'],
+    ['--format=pax', '--sparse-version=0.1'],
+  ]) {
     tar('-cSf', archive, ...args, '-C', folder, 'sparse');
-    await t.rejects(contentOf(await readFile(archive)), { name: 'BundleError', message: /no layout has$/ }, args.join(' '));
+    await t.rejects(
+      contentOf(await readFile(archive)),
+      { name: 'BundleError', message: /no layout has$/ },
+      args.join(' '),
+    );
   }
 });
 
@@ -202,8 +225,16 @@ void t.test('a size that is negative, too large or no number is refused', (t) =>
     'a fraction': '00000000.05\0',
   }))
     refuses(t, what)(changeHeader(header, 124, size), /^name: has no size that can be read$/);
-  t.match(readHeader(changeHeader(header, 124, '         12 '), where), { bytes: 10, isPlain: false }, 'blanks around it');
-  t.match(readHeader(changeHeader(header, 124, binary(0x80, 12)), where), { bytes: 12, isPlain: false }, 'small in binary');
+  t.match(
+    readHeader(changeHeader(header, 124, '         12 '), where),
+    { bytes: 10, isPlain: false },
+    'blanks around it',
+  );
+  t.match(
+    readHeader(changeHeader(header, 124, binary(0x80, 12)), where),
+    { bytes: 12, isPlain: false },
+    'small in binary',
+  );
   t.end();
 });
 

@@ -1,11 +1,13 @@
 /**
  * npm run bench [-- --clients 1000 --only narrows --json]: figures of this machine, beside those of what else is
- * installed. `-- --what redis` (or herd, or silent) for one of them.
+ * installed. `-- --what redis` (or herd, silent, bundle) for one of them.
  */
 import { spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { table } from '../demo/show.ts';
+import { benchBundle } from './bundle.ts';
+import type { BundleFigures } from './bundle.ts';
 import { benchHerd } from './herd.ts';
 import type { HerdFigures } from './herd.ts';
 import { benchRedis } from './redis.ts';
@@ -18,7 +20,8 @@ const { values } = parseArgs({
   options: {
     clients: { type: 'string', default: '1000' },
     only: { type: 'string' },
-    what: { type: 'string', default: 'herd,redis,silent' },
+    what: { type: 'string', default: 'herd,redis,silent,bundle' },
+    gib: { type: 'string', default: '10' },
     rounds: { type: 'string', default: '5' },
     json: { type: 'boolean', default: false },
   },
@@ -27,7 +30,8 @@ const say = (text: string) => void (values.json || process.stdout.write(text));
 
 say(`${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}\n\n`);
 const what = values.what.split(',');
-const found: { herd?: HerdFigures[]; redis?: RedisFigures[]; silent?: SilentRedisFigures } = {};
+const found: { herd?: HerdFigures[]; redis?: RedisFigures[]; silent?: SilentRedisFigures; bundle?: BundleFigures[] } =
+  {};
 if (what.includes('herd')) {
   found.herd = await benchHerd(Number(values.clients), values.only, (text) => say(`${text}\n`));
   say(`\n${herdTable(found.herd)}\n`);
@@ -43,7 +47,23 @@ if (what.includes('silent') && spawnSync('sh', ['-c', 'command -v redis-server']
     `p99 ${p99Ms.silent.toFixed(0)} ms, without Redis ${p99Ms.none.toFixed(0)} ms: ${addedMs.toFixed(0)} ms more\n\n`,
   );
 }
+if (what.includes('bundle')) {
+  found.bundle = await benchBundle(Number(values.gib), (text) => say(`${text}\n`));
+  say(`\n${bundleTable(found.bundle)}\n`);
+}
 if (values.json) process.stdout.write(`${JSON.stringify(found, undefined, 2)}\n`);
+
+function bundleTable(figures: readonly BundleFigures[]): string {
+  const rows = figures.map((one) => [
+    one.command,
+    `${(one.bytes / 2 ** 30).toFixed(1)} GiB`,
+    `${one.seconds.toFixed(1)} s`,
+    `${(one.bytes / 1e6 / one.seconds).toFixed(0)} MB/s`,
+    `${((one.cpuSeconds * 1e9) / one.bytes).toFixed(2)} s/GB`,
+    `${one.peakRssMiB.toFixed(0)} MiB`,
+  ]);
+  return table([['command', 'bundle', 'time', 'throughput', 'processor', 'peak memory'], ...rows]);
+}
 
 function herdTable(figures: readonly HerdFigures[]): string {
   const rows = figures.map((one) => [
