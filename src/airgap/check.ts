@@ -2,6 +2,7 @@ import type { Digest } from '../oci/digest.ts';
 import { NarrowsError, isNotHeld } from '../errors.ts';
 import { isEmptyDigest } from '../oci/digest.ts';
 import type { Reader } from '../pull/reader.ts';
+import type { Source } from '../upstream/registries.ts';
 import type { Part } from './gathering.ts';
 import { imageName, readImageTree } from './image-tree.ts';
 import type { ImageTree, Wanted } from './image-tree.ts';
@@ -75,13 +76,13 @@ async function checkTree(reader: Reader, tree: ImageTree): Promise<CheckedImage>
   return { image, digest: root.digest, status: worst(platforms), platforms };
 }
 
-async function missingParts(reader: Reader, { parts, wanted }: ImageTree): Promise<Set<Digest>> {
+async function missingParts(reader: Reader, { parts, source }: ImageTree): Promise<Set<Digest>> {
   const missing = new Set<Digest>();
   await Promise.all(
     eachOnce(parts).map(async ({ digest, bytes, kind }) => {
       if (isEmptyDigest(digest)) return;
       const isDocument = kind === 'index' || kind === 'manifest';
-      const held = isDocument ? await sizeOfDocument(reader, wanted, digest) : await reader.held(wanted.source, digest);
+      const held = isDocument ? await sizeOfDocument(reader, source, digest) : await reader.held(source, digest);
       if (held !== bytes) missing.add(digest);
     }),
   );
@@ -89,7 +90,7 @@ async function missingParts(reader: Reader, { parts, wanted }: ImageTree): Promi
 }
 
 /** As a client would be given it: it takes the bytes, and that the repository is known to have them. */
-async function sizeOfDocument(reader: Reader, { source }: Wanted, digest: Digest): Promise<number | undefined> {
+async function sizeOfDocument(reader: Reader, source: Source, digest: Digest): Promise<number | undefined> {
   try {
     return (await reader.manifest(source, digest))?.bytes.length;
   } catch (error) {

@@ -49,7 +49,7 @@ export async function planBundle(
     for (const { digest, bytes, kind } of eachOnce(tree.parts)) {
       if (isEmptyDigest(digest) || places.has(digest)) continue;
       held.set(digest, { digest, bytes });
-      places.set(digest, { source: tree.wanted.source, isDocument: kind === 'index' || kind === 'manifest' });
+      places.set(digest, { source: tree.source, isDocument: kind === 'index' || kind === 'manifest' });
     }
   }
   const known = new Set(
@@ -108,7 +108,7 @@ async function requireAll(reader: Reader, tree: ImageTree): Promise<void> {
   const missing: string[] = gap ? [gap.digest ?? gap.error.message] : [];
   for (const { digest, bytes, kind } of eachOnce(tree.parts)) {
     if (kind === 'index' || kind === 'manifest' || isEmptyDigest(digest)) continue;
-    if ((await reader.held(tree.wanted.source, digest)) !== bytes) missing.push(digest);
+    if ((await reader.held(tree.source, digest)) !== bytes) missing.push(digest);
   }
   if (missing.length === 0) return;
   const rest = missing.length > 1 ? ` and ${missing.length - 1} more` : '';
@@ -119,7 +119,7 @@ async function requireAll(reader: Reader, tree: ImageTree): Promise<void> {
 }
 
 function entriesOf({ image, wanted, root, companions, referrers }: ImageTree): LayoutEntry[] {
-  const { key } = wanted.source;
+  const key = wanted.repository;
   return [
     {
       mediaType: root.mediaType,

@@ -15,7 +15,8 @@ import type { Gathered, Gathering } from './gathering.ts';
 
 /** An image as it is asked for. */
 export interface Wanted {
-  readonly source: Source;
+  /** The key of its repository, the registry first: `docker.io/library/alpine`. */
+  readonly repository: RepositoryName;
   readonly reference: Reference;
   readonly platforms: PlatformSet;
   /** Those of them that somebody asked for; by default all. The others were learnt from what clients pull. */
@@ -37,12 +38,13 @@ export interface ImageTree extends Gathered {
   /** `docker.io/library/alpine:3.20`. */
   readonly image: string;
   readonly wanted: Wanted;
+  readonly source: Source;
   readonly root: HeldManifest;
   readonly branches: readonly Branch[];
 }
 
-export function imageName({ source, reference }: Pick<Wanted, 'source' | 'reference'>): string {
-  return `${source.key}${reference.kind === 'tag' ? `:${reference.tag}` : `@${reference.digest}`}`;
+export function imageName({ repository, reference }: Pick<Wanted, 'repository' | 'reference'>): string {
+  return `${repository}${reference.kind === 'tag' ? `:${reference.tag}` : `@${reference.digest}`}`;
 }
 
 /**
@@ -53,7 +55,8 @@ export function imageName({ source, reference }: Pick<Wanted, 'source' | 'refere
  * @throws NarrowsError why there is no such image, or why its first document cannot be had
  */
 export async function readImageTree(reader: Reader, wanted: Wanted, referrersFreshMs: number): Promise<ImageTree> {
-  const { source, reference, withReferrers } = wanted;
+  const { reference, withReferrers } = wanted;
+  const source = reader.find(wanted.repository);
   const isTag = reference.kind === 'tag';
   const root = isTag ? await reader.tag(source, reference.tag) : await reader.manifest(source, reference.digest);
   if (!root) {
@@ -75,7 +78,7 @@ export async function readImageTree(reader: Reader, wanted: Wanted, referrersFre
   if (document.kind === 'manifest') branches = await followImage(reader, gathering, wanted, document);
   if (withReferrers) await followAbout(reader, gathering, root.digest, '');
   const distinct = new Map(branches.map((branch) => [branch.platform, branch]));
-  return { image: imageName(wanted), wanted, root, branches: [...distinct.values()], ...gathering.gathered() };
+  return { image: imageName(wanted), wanted, source, root, branches: [...distinct.values()], ...gathering.gathered() };
 }
 
 async function followIndex(reader: Reader, gathering: Gathering, wanted: Wanted, index: Index): Promise<Branch[]> {
@@ -86,9 +89,9 @@ async function followIndex(reader: Reader, gathering: Gathering, wanted: Wanted,
   }
   const branches: Branch[] = [];
   const chosen = new Map<Descriptor, string>();
-  for (const platform of wantedOf(reader, wanted, index)) {
+  for (const platform of platformsOf(reader, gathering.source, wanted, index)) {
     const children = childrenFor(index, platform, wanted.platforms);
-    const branch = branchOf(reader, wanted, platform, children.length > 0);
+    const branch = branchOf(reader, gathering.source, wanted, platform, children.length > 0);
     branches.push(branch);
     if (branch.status === 'offered') for (const child of children) chosen.set(child, branch.platform);
   }
@@ -108,7 +111,7 @@ async function followIndex(reader: Reader, gathering: Gathering, wanted: Wanted,
   return branches;
 }
 
-function wantedOf(reader: Reader, { source, platforms }: Wanted, index: Index): readonly Platform[] {
+function platformsOf(reader: Reader, source: Source, { platforms }: Wanted, index: Index): readonly Platform[] {
   if (platforms !== 'any') return platforms;
   const offered = index.manifests.map(({ platform }) => platform).filter(isPlatform);
   const all = [...offered, ...reader.overlaysOf(source).map(({ platform }) => platform)];
@@ -122,7 +125,13 @@ function childrenFor(index: Index, platform: Platform, platforms: PlatformSet): 
   return index.manifests.filter((child) => isPlatform(child.platform) && formatPlatform(child.platform) === name);
 }
 
-function branchOf(reader: Reader, { source, reference }: Wanted, platform: Platform, isOffered: boolean): Branch {
+function branchOf(
+  reader: Reader,
+  source: Source,
+  { reference }: Wanted,
+  platform: Platform,
+  isOffered: boolean,
+): Branch {
   const name = formatPlatform(platform);
   const overlay = reader
     .overlaysOf(source)
@@ -145,25 +154,20 @@ async function followImage(
   manifest: Manifest,
 ): Promise<Branch[]> {
   const { platforms } = wanted;
-  const own = await platformOf(reader, gathering, wanted.source, manifest);
+  const own = await platformOf(reader, gathering, manifest);
   if (platforms === 'any' || !own) {
     gathering.addContent(manifest, own ? formatPlatform(own) : '', false);
     return own ? [{ platform: formatPlatform(own), status: 'offered' }] : [];
   }
-  const branches = platforms.map((one) => branchOf(reader, wanted, one, fit(one, own) !== undefined));
+  const branches = platforms.map((one) => branchOf(reader, gathering.source, wanted, one, fit(one, own) !== undefined));
   const offered = branches.find(({ status }) => status === 'offered');
   if (offered) gathering.addContent(manifest, offered.platform, false);
   return branches;
 }
 
-async function platformOf(
-  reader: Reader,
-  gathering: Gathering,
-  source: Source,
-  { config }: Manifest,
-): Promise<Platform | undefined> {
+async function platformOf(reader: Reader, gathering: Gathering, { config }: Manifest): Promise<Platform | undefined> {
   if (!isImageConfigType(config.mediaType)) return undefined;
-  const bytes = await reader.small(source, config.digest).catch((error: unknown) => {
+  const bytes = await reader.small(gathering.source, config.digest).catch((error: unknown) => {
     gathering.note(error, '', config.digest);
     return undefined;
   });

@@ -3,6 +3,7 @@ import { isEmptyDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
+import { parseRepositoryName } from '../oci/reference.ts';
 import type { ImageName } from '../oci/reference.ts';
 import type { Reader } from '../pull/reader.ts';
 import { blobPath } from './bundle.ts';
@@ -106,12 +107,13 @@ async function* interruptible(entries: AsyncIterable<TarEntry>, signal: AbortSig
  */
 async function vouchFor(reader: Reader, image: LayoutImage, contents: Contents | undefined): Promise<ImageTree> {
   const { source, reference, entry } = image;
-  const name = imageName(image);
+  const repository = parseRepositoryName(source.key);
+  const name = imageName({ repository, reference });
   if (reference.kind === 'digest' && reference.digest !== entry.digest) {
     throw new BundleError('index.json', `${name} is said to be ${entry.digest}`);
   }
   const platforms = platformsOf(name, contents);
-  const tree = await readImageTree(reader, { source, reference, platforms, withReferrers: true }, Infinity).catch(
+  const tree = await readImageTree(reader, { repository, reference, platforms, withReferrers: true }, Infinity).catch(
     (error: unknown) => {
       if (!(error instanceof NarrowsError)) throw error;
       throw new BundleError(blobPath(entry.digest), `is ${name}, and cannot be used: ${error.message}`, {

@@ -22,8 +22,7 @@ export async function keepUp({ everyMs, hours, signal, now, onWait, round }: Kee
     const dueMs = nextWithin(lastMs + everyMs, hours);
     onWait(dueMs);
     try {
-      for (let leftMs; (leftMs = dueMs - now()) > 0;)
-        await delay(Math.min(leftMs, maxWaitMs), undefined, { signal, ref: false });
+      for (let leftMs; (leftMs = dueMs - now()) > 0;) await delay(Math.min(leftMs, maxWaitMs), undefined, { signal });
     } catch (error) {
       if (signal.aborted) return;
       throw error;

@@ -1,5 +1,6 @@
 import { formatPlatform } from '../oci/platform.ts';
 import type { Platform, PlatformSet } from '../oci/platform.ts';
+import { parseRepositoryName } from '../oci/reference.ts';
 import type { Reader } from '../pull/reader.ts';
 import type { Part } from './gathering.ts';
 import type { ImageTree, Wanted } from './image-tree.ts';
@@ -23,7 +24,12 @@ export function suppliersOf(reader: Pick<Reader, 'find'>, { branches, wanted }: 
     if (!supplier) return [];
     const platforms: readonly Platform[] = [supplier.platform];
     return [
-      { ...wanted, source: reader.find(supplier.name), reference: { kind: 'tag', tag: supplier.tag }, platforms },
+      {
+        ...wanted,
+        repository: parseRepositoryName(reader.find(supplier.name).key),
+        reference: { kind: 'tag', tag: supplier.tag },
+        platforms,
+      },
     ];
   });
 }

@@ -63,7 +63,8 @@ function entryOf({ now }: PublishParts, { image, root, wanted }: ImageTree, isCo
 
 /** The repository of an image has what the image consists of, and nothing else. @throws where that cannot be written */
 async function record({ records, graph, now }: PublishParts, tree: ImageTree): Promise<void> {
-  const { source, reference } = tree.wanted;
+  const { source } = tree;
+  const { reference } = tree.wanted;
   const checkedAtMs = now();
   const manifests = tree.documents.map(({ digest, mediaType }) => ({
     key: contentKey(source, digest),

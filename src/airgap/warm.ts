@@ -66,7 +66,7 @@ export async function warm(parts: WarmParts, set: string, images: readonly Wante
     );
     round = trees.flatMap((tree) => (tree ? suppliersOf(parts.reader, tree) : []));
   }
-  return [...reports.values()];
+  return [...asked.keys()].flatMap((image) => reports.get(image) ?? []);
 }
 
 /** An image that is asked for in several ways is asked for once, for all of their platforms; undefined where it was. */
@@ -127,6 +127,9 @@ async function attempt(parts: WarmParts, fetcher: Fetcher, set: string, wanted: 
     signal.throwIfAborted();
     tree = await readImageTree(reader, wanted, parts.referrersFreshMs);
     for (const { error } of tree.gaps) problems.add(sentenceOf(error));
+    const { source } = tree;
+    const documents = tree.documents.filter(({ state }) => state === 'miss');
+    fetchedBytes = documents.reduce((total, { bytes }) => total + bytes.length, 0);
     const content = eachOnce(tree.parts);
     // Before anything comes: the server beside must not take away again what is on its way.
     const digests = content.map(({ digest }) => digest);
@@ -140,7 +143,7 @@ async function attempt(parts: WarmParts, fetcher: Fetcher, set: string, wanted: 
     };
     await Promise.all(
       missing.map((part) =>
-        fetcher.fetch(wanted.source, part, onBytes).catch((error: unknown) => {
+        fetcher.fetch(source, part, onBytes).catch((error: unknown) => {
           failed.add(part.digest);
           problems.add(sentenceOf(error));
         }),

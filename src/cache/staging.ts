@@ -62,7 +62,7 @@ export async function openStaging(store: string, now: () => number): Promise<Sta
       try {
         for await (const piece of content) {
           running.update(piece);
-          await file.appendFile(piece);
+          for (let at = 0; at < piece.length;) at += (await file.write(piece, at)).bytesWritten;
           length += piece.length;
         }
         if (length !== bytes || !finish(running, digest)) return false;

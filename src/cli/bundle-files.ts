@@ -200,7 +200,7 @@ export function createBundleWriter(path: string, partBytes: number | undefined):
         file ??= await openPart();
         const piece = rest.subarray(0, Math.min(rest.length, (partBytes ?? Infinity) - length));
         running.update(piece);
-        await file.appendFile(piece);
+        await writeAll(file, piece);
         length += piece.length;
         rest = rest.subarray(piece.length);
         if (length === partBytes) await closePart();
@@ -223,6 +223,11 @@ export function createBundleWriter(path: string, partBytes: number | undefined):
       for (let number = 1; number <= parts.length + 1; number++) await rm(unfinished(nameOf(number)), { force: true });
     },
   };
+}
+
+/** A medium that is full writes what still fits, and says so the next time. */
+async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten;
 }
 
 function unfinished(name: string): string {

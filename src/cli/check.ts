@@ -113,12 +113,17 @@ function advice(checked: readonly CheckedImage[], lacking: readonly CheckedImage
     .map(({ image }) => image)
     .join(' ');
   const more = lacking.length > 3 ? ' …' : '';
-  const platforms = flags.platform?.map((one) => ` --platform ${one}`).join('') ?? '';
+  const own = new Set(lacking.flatMap((one) => one.platforms.map(({ platform }) => platform)).filter(Boolean));
+  const platforms = flags.platform ?? [...own];
   const set = flags.set === undefined ? '' : ` --set ${flags.set} --add`;
   const files = flags.file?.map((file) => ` -f ${file}`).join('');
   const next =
     unpublished === lacking.length
       ? `They are not published for it: narrows inspect ${lacking[0]?.image ?? 'IMAGE'} shows what there is.`
-      : `Where there is network: narrows warm ${files?.slice(1) ?? `${images}${more}`}${platforms || ' --platform …'}${set}`;
+      : `Where there is network: narrows warm ${files?.slice(1) ?? `${images}${more}`}${formatPlatforms(platforms)}${set}`;
   return `${lacking.length} of ${formatCount(checked.length, 'image')} not complete${known}. ${next}`;
+}
+
+function formatPlatforms(platforms: readonly string[]): string {
+  return ` --platform ${platforms.join(',') || 'linux/arm64'}`;
 }

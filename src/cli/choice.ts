@@ -1,7 +1,7 @@
 import type { Wanted } from '../airgap/image-tree.ts';
 import type { SetEntry } from '../cache/sets.ts';
 import type { PlatformSet } from '../oci/platform.ts';
-import { parseImageName } from '../oci/reference.ts';
+import { parseImageName, parseRepositoryName } from '../oci/reference.ts';
 import type { Reader } from '../pull/reader.ts';
 import { platformsOf } from '../wiring/admin-api.ts';
 import { keptPlatforms } from '../wiring/pull-rules.ts';
@@ -63,7 +63,7 @@ export function wantedOfEntry(
 ): Wanted {
   const { name, reference } = parseImageName(image);
   return {
-    source: reader.find(name),
+    repository: parseRepositoryName(reader.find(name).key),
     reference,
     platforms: given ?? platformsOf(platforms, new Map()),
     withReferrers: referrers && withReferrers,

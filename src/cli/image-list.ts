@@ -1,10 +1,11 @@
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { findImages } from '../airgap/find-images.ts';
+import { imageName } from '../airgap/image-tree.ts';
 import type { Wanted } from '../airgap/image-tree.ts';
 import { NarrowsError } from '../errors.ts';
 import type { PlatformSet } from '../oci/platform.ts';
-import { parseImageName } from '../oci/reference.ts';
+import { parseImageName, parseRepositoryName } from '../oci/reference.ts';
 import type { Reader } from '../pull/reader.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
@@ -93,6 +94,16 @@ async function readText(path: string): Promise<string> {
   return readFile(path, 'utf8');
 }
 
+/** Where each image was found, by the name that it has in reports. */
+export function placesOf({ images }: ImageList, reader: Pick<Reader, 'find'>): Map<string, readonly string[]> {
+  return new Map(
+    images.map(({ image, places }) => {
+      const { name, reference } = parseImageName(image);
+      return [imageName({ repository: parseRepositoryName(reader.find(name).key), reference }), places];
+    }),
+  );
+}
+
 /** The images as they are asked for. @throws CommandError 2 with every name that is no image of a registry that is configured */
 export function wantedOf(
   { images }: ImageList,
@@ -104,7 +115,8 @@ export function wantedOf(
   const wanted = images.flatMap(({ image, places }): Wanted[] => {
     try {
       const { name, reference } = parseImageName(image);
-      return [{ source: reader.find(name), reference, platforms, withReferrers }];
+      const repository = parseRepositoryName(reader.find(name).key);
+      return [{ repository, reference, platforms, withReferrers }];
     } catch (error) {
       if (!(error instanceof NarrowsError)) throw error;
       mistakes.push(`  ${places[0] === undefined ? '' : `${places[0]}: `}${image}: ${error.message}`);

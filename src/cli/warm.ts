@@ -9,8 +9,8 @@ import { warmParts } from '../wiring/airgap-parts.ts';
 import type { Background } from '../wiring/airgap-parts.ts';
 import { warmSets } from '../wiring/keeper.ts';
 import { platformsFor, readSetName } from './choice.ts';
-import { readImageList, wantedOf } from './image-list.ts';
-import type { ImageFlags, ImageList } from './image-list.ts';
+import { placesOf, readImageList, wantedOf } from './image-list.ts';
+import type { ImageFlags } from './image-list.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { createBoard } from './progress-board.ts';
@@ -67,10 +67,12 @@ async function run(args: readonly string[], flags: WarmFlags, io: Io): Promise<v
   const everyMs = flags.every === undefined ? undefined : readValue('--every', flags.every, duration);
   const stopping = new AbortController();
   io.onStop(() => stopping.abort());
+  let places: ReadonlyMap<string, readonly string[]> = new Map();
   const reports = await withWorkbench(flags, io, async (opened) => {
     const bench = { ...opened, config: withLimits(opened.config, flags) };
     const platforms = platformsFor(flags.platform, bench);
     const wanted = wantedOf(list, bench.pull.reader, platforms, flags.referrers);
+    places = placesOf(list, bench.pull.reader);
     if (wanted.length === 0) throw new CommandError(2, 'Say which images: as arguments, or with -f FILE.');
     const done = await onBoard(bench, io, wanted.length, stopping.signal, (background, board) =>
       warm(warmParts(background, board), set, wanted),
@@ -78,13 +80,13 @@ async function run(args: readonly string[], flags: WarmFlags, io: Io): Promise<v
     // A named set is what it was last said to be; without a name, images come together one by one.
     if (flags.set !== undefined && !flags.add) dropOthers(bench, set, done, io);
     if (!flags.watch) return done;
-    io.out(summary(done, list, set));
+    io.out(summary(done, places, list.unusable, set));
     await watch(bench, set, everyMs ?? bench.config.warm.every ?? defaultEveryMs, stopping.signal, io);
     return undefined;
   });
   if (!reports) return;
   if (flags.json) io.out(`${JSON.stringify({ set, images: reports, unusable: list.unusable }, undefined, 2)}\n`);
-  else io.out(summary(reports, list, set));
+  else io.out(summary(reports, places, list.unusable, set));
   const failed = reports.filter(({ status }) => status !== 'complete').length + list.unusable.length;
   if (failed === 0) return;
   const all = formatCount(reports.length + list.unusable.length, 'image');
@@ -165,7 +167,12 @@ function dropOthers({ storage }: Workbench, set: string, reports: readonly Warme
   if (others.length > 0) io.err(`${formatCount(others.length, 'image')} no longer in the set ${set}\n`);
 }
 
-function summary(reports: readonly WarmedImage[], { images, unusable }: ImageList, set: string): string {
+function summary(
+  reports: readonly WarmedImage[],
+  places: ReadonlyMap<string, readonly string[]>,
+  unusable: readonly string[],
+  set: string,
+): string {
   const rows = reports.flatMap(({ image, platforms, status, bytes, fetchedBytes }) => {
     const all = platforms.length > 0 ? platforms : [{ platform: '-', status }];
     return all.map((one, at) => [
@@ -177,9 +184,8 @@ function summary(reports: readonly WarmedImage[], { images, unusable }: ImageLis
     ]);
   });
   const table = formatTable(['IMAGE', 'PLATFORM', 'STATUS', 'SIZE', 'FETCHED'], rows);
-  const placesOf = new Map(images.map(({ image, places }) => [image, places]));
   const problems = reports.flatMap(({ image, problems: all }) =>
-    all.map((problem) => `  ${image}${namedIn(placesOf.get(image))}: ${problem}\n`),
+    all.map((problem) => `  ${image}${namedIn(places.get(image))}: ${problem}\n`),
   );
   const skipped = unusable.map((sentence) => `  ${sentence}\n`);
   const complete = reports.filter(({ status }) => status === 'complete').length;

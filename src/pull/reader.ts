@@ -66,11 +66,12 @@ export function createReader(
     small: (source, digest) => blobs.readSmall(source, digest, rules.maxManifestBytes),
     blob: blobs.open,
     async fetch(source, digest, onBytes, signal) {
-      signal.throwIfAborted();
       const blob = await blobs.open(source, digest);
       const leave = () => void blob.close();
       signal.addEventListener('abort', leave);
       try {
+        // While it was being opened nobody was listening.
+        signal.throwIfAborted();
         for await (const piece of pieces(blob)) onBytes(piece.length);
         await blob.verified;
       } catch (error) {

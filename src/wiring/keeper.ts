@@ -8,7 +8,7 @@ import { tryLock } from '../cache/claim.ts';
 import type { SetEntry } from '../cache/sets.ts';
 import { NarrowsError } from '../errors.ts';
 import { parsePlatform } from '../oci/platform.ts';
-import { parseImageName } from '../oci/reference.ts';
+import { parseImageName, parseRepositoryName } from '../oci/reference.ts';
 import { platformsOf } from './admin-api.ts';
 import { warmParts } from './airgap-parts.ts';
 import type { Background } from './airgap-parts.ts';
@@ -99,7 +99,13 @@ async function wantedAgain({ config, work, now }: Background, entry: SetEntry): 
     const learnt = Object.entries(demand?.platforms ?? {}).flatMap(([platform, atMs]) =>
       atMs >= sinceMs ? (parsePlatform(platform) ?? []) : [],
     );
-    return { source, reference, platforms: union(asked, learnt), asked, withReferrers: entry.referrers };
+    return {
+      repository: parseRepositoryName(source.key),
+      reference,
+      platforms: union(asked, learnt),
+      asked,
+      withReferrers: entry.referrers,
+    };
   } catch (error) {
     if (error instanceof NarrowsError) return undefined;
     throw error;

@@ -13,6 +13,7 @@ import {
   pathOf,
   refName,
   referrerOf,
+  sha512Image,
   tarHeader,
 } from '../fixtures/bundles.ts';
 import type { Side, TarPart } from '../fixtures/bundles.ts';
@@ -35,11 +36,17 @@ async function importTar(side: Side, parts: readonly TarPart[], ...args: string[
 async function writeFolder(side: Side, parts: readonly TarPart[]): Promise<string> {
   const folder = side.path('layout');
   for (const part of parts) {
-    await mkdir(dirname(join(folder, pathOf(part))), { recursive: true });
-    await writeFile(join(folder, pathOf(part)), part.content);
+    const path = part.path ?? pathOf(part);
+    await mkdir(dirname(join(folder, path)), { recursive: true });
+    await writeFile(join(folder, path), part.content);
   }
   return folder;
 }
+
+const folderPart = (path: string): TarPart => ({
+  header: tarHeader({ path, bytes: 0, type: '5' }),
+  content: Buffer.alloc(0),
+});
 
 const imagesOf = async (side: Side, set = 'default') =>
   (JSON.parse((await side.run('sets', set, '--json')).out) as { image: string; platforms: string[] }[]).map(
@@ -182,21 +189,9 @@ void t.test('an artifact that is no image is taken in as it is', async (t) => {
 
 void t.test('sha512 names blobs as well', async (t) => {
   const far = await createSide(t);
-  const { createHash } = await import('node:crypto');
-  const named = (held: Content): Content => ({
-    ...held,
-    digest: `sha512:${createHash('sha512').update(held.bytes).digest('hex')}` as Content['digest'],
-  });
-  const [config, layer] = [named(arm64.config), named(arm64.layers[0]!)];
-  const manifest = named(
-    content(
-      { schemaVersion: 2, mediaType: mediaTypes.ociManifest, config: descriptor(config), layers: [descriptor(layer)] },
-      mediaTypes.ociManifest,
-    ),
-  );
-  t.match(await importTar(far, makeLayout([entry(manifest, { [refName]: name })], [manifest, config, layer])), {
-    code: 0,
-  });
+  const { manifest, blobs } = sha512Image(arm64);
+  const parts = makeLayout([entry(manifest, { [refName]: name })], [manifest, ...blobs]);
+  t.match(await far.run('import', await writeFolder(far, parts)), { code: 0, err: '' });
   t.match(await far.run('check'), { code: 0 });
 });
 
@@ -247,15 +242,11 @@ void t.test('a link in a folder is refused, wherever it leads', async (t) => {
 
 void t.test('entries may come in any order, with folders and a leading dot', async (t) => {
   const parts = makeLayout([entry(image.index, { [refName]: name })], all);
-  const folder = (path: string): TarPart => ({
-    header: tarHeader({ path, bytes: 0, type: '5' }),
-    content: Buffer.alloc(0),
-  });
   const dotted = parts.map((part) => file(`./${pathOf(part)}`, part.content));
   for (const [what, order] of Object.entries({
     'the index first': parts.toReversed(),
-    'with folders': [folder('./'), folder('blobs/'), folder('blobs/sha256/'), ...parts],
-    'with a dot': [folder('./'), ...dotted],
+    'with folders': [folderPart('./'), folderPart('blobs/'), folderPart('blobs/sha256/'), ...parts],
+    'with a dot': [folderPart('./'), ...dotted],
   }))
     t.match(await importTar(await createSide(t), order), { code: 0 }, what);
 });
@@ -339,14 +330,15 @@ void t.test('a layout has its version, and its index', async (t) => {
   const far = await createSide(t);
   const parts = makeLayout([entry(image.index, { [refName]: name })], all);
   const unknown = 'oci-layout: is missing, or is of a version that is not known here';
-  const with_ = (path: string, text: string) => parts.map((part) => (pathOf(part) === path ? file(path, text) : part));
+  const changed = (path: string, text: string) =>
+    parts.map((part) => (pathOf(part) === path ? file(path, text) : part));
   for (const [what, order, sentence] of [
     ['no version', parts.slice(0, -1), unknown],
-    ['another version', with_('oci-layout', '{"imageLayoutVersion":"2.0.0"}'), unknown],
-    ['no JSON', with_('oci-layout', 'x'), unknown],
+    ['another version', changed('oci-layout', '{"imageLayoutVersion":"2.0.0"}'), unknown],
+    ['no JSON', changed('oci-layout', 'x'), unknown],
     ['no index', parts.toSpliced(-2, 1), 'index.json: is missing'],
-    ['an index that is none', with_('index.json', '{}'), 'index.json: lists no manifests'],
-    ['an index of nothing', with_('index.json', '{"manifests":[]}'), 'index.json: names no image'],
+    ['an index that is none', changed('index.json', '{}'), 'index.json: lists no manifests'],
+    ['an index of nothing', changed('index.json', '{"manifests":[]}'), 'index.json: names no image'],
     ['blobs alone', parts.slice(0, 3), unknown],
   ] as const)
     t.strictSame(

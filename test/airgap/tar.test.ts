@@ -3,6 +3,7 @@ import { mkdir, open, readFile, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as fc from 'fast-check';
 import t from 'tap';
+import type { Test } from 'tap';
 import { BundleError, endOfArchive, paddingOf, readExtended, readHeader, writeHeader } from '../../src/airgap/tar.ts';
 import { readTar } from '../../src/airgap/tar-reader.ts';
 import { changeHeader, sourceOf, tarHeader } from '../fixtures/bundles.ts';
@@ -18,9 +19,18 @@ function tar(...args: string[]): string {
   return execFileSync('tar', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
-function refuses(t: { throws(action: () => unknown, expected: object, what: string): unknown }, what: string) {
+function refuses(t: Test, what: string) {
   return (block: Buffer, message: RegExp) =>
     t.throws(() => readHeader(block, where), { name: 'BundleError', message }, what);
+}
+
+/** A size in binary, as GNU tar writes large ones. */
+function binary(first: number, ...rest: number[]): Buffer {
+  return Buffer.concat([Buffer.from([first]), Buffer.alloc(11 - rest.length), Buffer.from(rest)]);
+}
+
+function readRecords(...records: string[]) {
+  return readExtended(Buffer.from(records.join(''), 'latin1'), 'x');
 }
 
 const printable = fc
@@ -208,8 +218,6 @@ void t.test('a checksum that is wrong, or no number, is refused', (t) => {
 
 void t.test('a size that is negative, too large or no number is refused', (t) => {
   const header = writeHeader('name', 5);
-  const binary = (first: number, ...rest: number[]) =>
-    Buffer.concat([Buffer.from([first]), Buffer.alloc(11 - rest.length), Buffer.from(rest)]);
   for (const [what, size] of Object.entries<Buffer | string>({
     negative: '-0000000005\0',
     'negative in binary': Buffer.alloc(12, 0xff),
@@ -261,17 +269,16 @@ const record = (key: string, value: string) => {
 };
 
 void t.test('extended records: path and size are read, the rest is passed over', (t) => {
-  const read = (...records: string[]) => readExtended(Buffer.from(records.join(''), 'latin1'), 'x');
-  t.strictSame(read(), {});
-  t.strictSame(read(record('mtime', '1.5'), record('path', 'blobs/a=b'), record('size', '12')), {
+  t.strictSame(readRecords(), {});
+  t.strictSame(readRecords(record('mtime', '1.5'), record('path', 'blobs/a=b'), record('size', '12')), {
     path: 'blobs/a=b',
     bytes: 12,
   });
-  t.strictSame(read(record('path', 'one'), record('path', 'two')), { path: 'two' }, 'the last one counts');
-  t.strictSame(read(record('comment', 'caf\xe9')), {});
+  t.strictSame(readRecords(record('path', 'one'), record('path', 'two')), { path: 'two' }, 'the last one counts');
+  t.strictSame(readRecords(record('comment', 'caf\xe9')), {});
   fc.assert(
     fc.property(printable, fc.nat(10 ** 15 - 1), (path, bytes) =>
-      t.strictSame(read(record('path', path), record('size', String(bytes))), { path, bytes }),
+      t.strictSame(readRecords(record('path', path), record('size', String(bytes))), { path, bytes }),
     ),
     { numRuns: 200 },
   );
