@@ -1,7 +1,9 @@
-import { digestOf, hexOf, isDigest } from '../oci/digest.ts';
+import { digestOf, hexOf, isDigest, parseDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { asObject, parseJson } from '../oci/json.ts';
 import type { Json, JsonObject } from '../oci/json.ts';
+import { parsePlatform } from '../oci/platform.ts';
+import { isSetName } from './parts.ts';
 import { BundleError } from './tar.ts';
 
 /** A blob of a bundle, or one that it counts on. */
@@ -43,6 +45,11 @@ export const blobPath = (digest: Digest) => `blobs/${digest.replace(':', '/')}`;
 export const contentsPath = (digest: Digest) => `narrows/${hexOf(digest)}.json`;
 export const signaturePath = (digest: Digest) => `narrows/${hexOf(digest)}.sig`;
 
+/** @param path of contents, already known to be one */
+export function contentsDigest(path: string): Digest {
+  return parseDigest(`sha256:${path.replace(/^narrows\/|\.json$/g, '')}`);
+}
+
 const version = 1;
 
 export function writeContents(contents: Contents): { bytes: Buffer; digest: Digest } {
@@ -57,11 +64,17 @@ export function readContents(bytes: Buffer, path: string): Contents {
   const source = asObject(parse(bytes, broken));
   if (source?.['narrowsBundle'] !== version) throw broken('is of another version of narrows');
   const { set } = source;
+  if (set !== undefined && (typeof set !== 'string' || !isSetName(set))) throw broken('names a set that is no name');
+  const blobs = list(source, 'blobs').map((entry) => readListed(entry, broken));
+  if (new Set(blobs.map(({ digest }) => digest)).size < blobs.length) throw broken('lists a blob twice');
+  const files = list(source, 'files').map((entry) => ({ ...readListed(entry, broken), path: textOf(entry['path']) }));
+  if (files.map(({ path: name }) => name).join() !== 'oci-layout,index.json')
+    throw broken('lists other files than a layout has');
   return {
-    ...(typeof set === 'string' && { set }),
+    ...(set !== undefined && { set }),
     images: list(source, 'images').map((entry) => readImage(entry, broken)),
-    files: list(source, 'files').map((entry) => ({ ...readListed(entry, broken), path: textOf(entry['path']) })),
-    blobs: list(source, 'blobs').map((entry) => readListed(entry, broken)),
+    files,
+    blobs,
     needs: list(source, 'needs').map((entry) => readListed(entry, broken)),
     since: strings(source['since']).filter(isDigest),
   };
@@ -79,7 +92,11 @@ function parse(bytes: Buffer, broken: (reason: string) => BundleError): Json {
 function readImage(entry: JsonObject, broken: (reason: string) => BundleError): BundledImage {
   const { image, digest, platforms, referrers } = entry;
   if (typeof image !== 'string' || typeof digest !== 'string' || !isDigest(digest)) throw broken('names no image');
-  return { image, digest, platforms: strings(platforms), referrers: referrers === true };
+  const names = strings(platforms);
+  if (names.length === 0 || !names.every((name) => name === 'any' || parsePlatform(name))) {
+    throw broken('names an image for no platform');
+  }
+  return { image, digest, platforms: names, referrers: referrers === true };
 }
 
 function readListed({ digest, bytes }: JsonObject, broken: (reason: string) => BundleError): Listed {

@@ -7,10 +7,11 @@ import type { Reader } from '../pull/reader.ts';
 import type { Source } from '../upstream/registries.ts';
 import { annotations, blobPath, contentsPath, layoutFile, signaturePath, writeContents, writeIndex } from './bundle.ts';
 import type { Contents, LayoutEntry, Listed } from './bundle.ts';
+import type { Part } from './gathering.ts';
 import { imageName, readImageTree } from './image-tree.ts';
 import type { ImageTree, Wanted } from './image-tree.ts';
 import { eachOnce, platformNames, suppliersOf } from './parts.ts';
-import { blockBytes, endOfArchive, paddingOf, writeHeader } from './tar.ts';
+import { endOfArchive, paddingOf, writeHeader } from './tar.ts';
 
 /** A bundle before it is written: all of it is known, and nothing has been read but documents. */
 export interface BundlePlan {
@@ -26,7 +27,14 @@ export interface BundlePlan {
 
 interface Place {
   readonly source: Source;
-  readonly isDocument: boolean;
+  readonly kind: Part['kind'];
+}
+
+/** Documents first, for who reads along; else by digest, whatever came first when they were looked for. */
+function byPlace(places: ReadonlyMap<Digest, Place>): (one: Listed, other: Listed) => number {
+  const order = ['index', 'manifest', 'config', 'layer'];
+  const rank = ({ digest }: Listed) => order.indexOf(places.get(digest)!.kind);
+  return (one, other) => rank(one) - rank(other) || (one.digest < other.digest ? -1 : 1);
 }
 
 export interface ExportOptions {
@@ -49,13 +57,13 @@ export async function planBundle(
     for (const { digest, bytes, kind } of eachOnce(tree.parts)) {
       if (isEmptyDigest(digest) || places.has(digest)) continue;
       held.set(digest, { digest, bytes });
-      places.set(digest, { source: tree.source, isDocument: kind === 'index' || kind === 'manifest' });
+      places.set(digest, { source: tree.source, kind });
     }
   }
   const known = new Set(
     since.flatMap(({ contents }) => [...contents.blobs, ...contents.needs].map(({ digest }) => digest)),
   );
-  const all = [...held.values()];
+  const all = [...held.values()].toSorted(byPlace(places));
   const index = writeIndex(trees.flatMap(entriesOf));
   const contents: Contents = {
     ...(set !== undefined && { set }),
@@ -76,11 +84,13 @@ export async function planBundle(
   const notOffered = trees.flatMap(({ image, branches }) =>
     branches.filter(({ status }) => status === 'not offered').map(({ platform }) => `${image} for ${platform}`),
   );
-  const sizes = [
-    writeContents(contents).bytes.length,
-    ...[...contents.files, ...contents.blobs].map(({ bytes }) => bytes),
+  const written = writeContents(contents);
+  const entries = [
+    { path: contentsPath(written.digest), bytes: written.bytes.length },
+    ...contents.files,
+    ...contents.blobs.map((blob) => ({ path: blobPath(blob.digest), bytes: blob.bytes })),
   ];
-  const bytes = sizes.reduce((total, size) => total + entryBytes(size), endOfArchive.length);
+  const bytes = entries.reduce((total, entry) => total + entryBytes(entry), endOfArchive.length);
   return { contents, index, bytes, notOffered, placeOf: (digest) => places.get(digest)! };
 }
 
@@ -131,19 +141,23 @@ function entriesOf({ image, wanted, root, companions, referrers }: ImageTree): L
         [annotations.platforms]: platformNames(wanted.platforms).join(','),
       },
     },
-    ...companions.map(({ tag, digest, mediaType: type, bytes }) => ({
+    ...byText(companions, ({ tag }) => tag).map(({ tag, digest, mediaType: type, bytes }) => ({
       mediaType: type,
       digest,
       bytes,
       annotations: { [annotations.name]: `${key}:${tag}`, [annotations.repository]: key },
     })),
-    ...referrers.map(({ digest, bytes, mediaType: type }) => ({
+    ...byText(referrers, ({ digest }) => digest).map(({ digest, bytes, mediaType: type }) => ({
       mediaType: type,
       digest,
       bytes,
       annotations: { [annotations.repository]: key },
     })),
   ];
+}
+
+function byText<T>(values: readonly T[], textOf: (value: T) => string): T[] {
+  return values.toSorted((one, other) => (textOf(one) < textOf(other) ? -1 : 1));
 }
 
 /**
@@ -187,8 +201,8 @@ async function* blobEntry(reader: Reader, place: Place, { digest, bytes }: Liste
   yield Buffer.alloc(paddingOf(bytes));
 }
 
-async function openPart(reader: Reader, { source, isDocument }: Place, digest: Digest): Promise<Blob> {
-  if (!isDocument) return reader.blob(source, digest);
+async function openPart(reader: Reader, { source, kind }: Place, digest: Digest): Promise<Blob> {
+  if (kind === 'config' || kind === 'layer') return reader.blob(source, digest);
   const held = await reader.manifest(source, digest);
   if (!held) throw changed(digest);
   return bytesBlob(held.bytes, held.state);
@@ -201,6 +215,6 @@ function changed(digest: Digest): NarrowsError {
   );
 }
 
-function entryBytes(bytes: number): number {
-  return blockBytes + bytes + paddingOf(bytes);
+function entryBytes({ path, bytes }: { readonly path: string; readonly bytes: number }): number {
+  return writeHeader(path, bytes).length + bytes + paddingOf(bytes);
 }

@@ -2,7 +2,7 @@ import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isForeign, parseDocument } from '../oci/manifest.ts';
 import type { Descriptor, Document, Manifest } from '../oci/manifest.ts';
-import { isIndexType } from '../oci/media-types.ts';
+import { isIndexType, isManifestType } from '../oci/media-types.ts';
 import type { JsonObject } from '../oci/json.ts';
 import type { HeldManifest } from '../pull/manifests.ts';
 import type { Reader } from '../pull/reader.ts';
@@ -102,7 +102,12 @@ export function createGathering(reader: Reader, source: Source, referrersFreshMs
       const held = await reader.manifest(source, child.digest);
       if (held) {
         documents.set(held.digest, held);
-        return await followDocument(documentOf(held), platform, isAbout, depth);
+        // What says that it is an image has to be one: else nobody knows what belongs to it.
+        const document =
+          isManifestType(child.mediaType) || isIndexType(child.mediaType)
+            ? parseDocument(held.bytes, child.mediaType)
+            : documentOf(held);
+        return await followDocument(document, platform, isAbout, depth);
       }
       note(
         new NarrowsError('manifestUnknown', `${source.key} lists ${child.digest} and does not hold it.`),

@@ -1,4 +1,4 @@
-import { NarrowsError } from '../errors.ts';
+import { NarrowsError, isKind, isNotHeld } from '../errors.ts';
 import { isEmptyDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { parsePlatform } from '../oci/platform.ts';
@@ -11,8 +11,8 @@ import type { Contents } from './bundle.ts';
 import { imageName, readImageTree } from './image-tree.ts';
 import type { ImageTree } from './image-tree.ts';
 import { createLayoutReader, readLayout } from './layout.ts';
-import type { LayoutImage } from './layout.ts';
-import { eachOnce } from './parts.ts';
+import type { Layout, LayoutImage } from './layout.ts';
+import { clause, eachOnce } from './parts.ts';
 import { publish } from './publish.ts';
 import type { PublishParts } from './publish.ts';
 import { receive } from './receive.ts';
@@ -32,6 +32,8 @@ export interface ImportOptions {
   readonly as: ImageName | undefined;
   /** Where they stay; by default what the bundle says. */
   readonly set: string | undefined;
+  /** The entries come from a folder: a bundle that was unpacked is a layout like others. */
+  readonly isFolder: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -52,7 +54,7 @@ const defaultSet = 'default';
 export async function importBundle(
   parts: ImportParts,
   open: (isStrict: () => boolean) => AsyncIterable<TarEntry>,
-  { as, set, signal }: ImportOptions,
+  { as, set, isFolder, signal }: ImportOptions,
 ): Promise<Imported> {
   const seen = new Set<Digest>();
   let isOurs = false;
@@ -65,12 +67,15 @@ export async function importBundle(
       ),
       seen,
       () => (isOurs = true),
+      isFolder,
     );
     const layout = readLayout(index, parts.find, as);
+    if (contents) checkNames(layout, contents);
     const sizeOf = async (digest: Digest) => (await parts.staging.has(digest)) ?? parts.has(digest);
     const readDocument = async (digest: Digest) =>
       (await parts.staging.read(digest, parts.maxDocumentBytes)) ?? parts.readStored(digest);
     const reader = await createLayoutReader(layout, parts.find, readDocument, sizeOf);
+    await checkAbout(layout, sizeOf);
     const images: ImageTree[] = [];
     for (const image of layout.images) images.push(await vouchFor(reader, image, contents));
     const name = set ?? contents?.set ?? defaultSet;
@@ -116,34 +121,66 @@ async function vouchFor(reader: Reader, image: LayoutImage, contents: Contents |
   const tree = await readImageTree(reader, { repository, reference, platforms, withReferrers: true }, Infinity).catch(
     (error: unknown) => {
       if (!(error instanceof NarrowsError)) throw error;
-      throw new BundleError(blobPath(entry.digest), `is ${name}, and cannot be used: ${error.message}`, {
+      throw new BundleError(blobPath(entry.digest), `is ${name}, and cannot be used: ${reasonOf(error)}`, {
         cause: error,
       });
     },
   );
+  if (tree.root.digest !== entry.digest)
+    throw new BundleError('index.json', `calls ${entry.digest} and another ${name}`);
   if (tree.root.bytes.length !== entry.bytes) {
     throw new BundleError(
       'index.json',
       `says ${entry.bytes} bytes of ${entry.digest}, which has ${tree.root.bytes.length}`,
     );
   }
-  const lacking = new Set(tree.gaps.flatMap(({ digest }) => digest ?? []));
   const isSparse = contents === undefined;
-  const parts = tree.parts.filter(({ digest }) => !(isSparse && lacking.has(digest)));
-  const [gap] = tree.gaps;
-  if (gap && !isSparse) throw missing(gap.digest ?? entry.digest, name);
+  // A layout of others may hold some platforms of an index alone. What it has must be what it says it is.
+  const absent = new Set(tree.gaps.flatMap(({ digest, error }) => (isNotHeld(error) && digest ? [digest] : [])));
+  const wrong = tree.gaps.find(({ error }) => !isNotHeld(error));
+  if (wrong)
+    throw new BundleError(blobPath(wrong.digest ?? entry.digest), `belongs to ${name}, and ${reasonOf(wrong.error)}`);
+  if (tree.gaps[0] && !isSparse) throw missing(tree.gaps[0].digest ?? entry.digest, name);
+  const parts = tree.parts.filter(({ digest }) => !absent.has(digest));
   for (const { digest, bytes } of eachOnce(parts)) {
     const size = isEmptyDigest(digest) ? 0 : await reader.held(source, digest);
     if (size === undefined) throw missing(digest, name);
     if (size !== bytes) throw new BundleError(blobPath(digest), `has ${size} bytes, and ${name} says ${bytes} of it`);
   }
   const hasContent = parts.some(({ kind, isAbout }) => !isAbout && (kind === 'config' || kind === 'layer'));
-  if (isSparse && lacking.size > 0 && !hasContent) throw missing([...lacking][0]!, name);
+  if (absent.size > 0 && !hasContent) throw missing([...absent][0]!, name);
   return {
     ...tree,
     parts,
     wanted: { ...tree.wanted, platforms: isSparse ? presentPlatforms(tree, parts) : platforms },
   };
+}
+
+/** What was wrong with a document, without where others would have got it. */
+function reasonOf(error: NarrowsError): string {
+  return isKind(error, 'upstreamManifestInvalid') && error.cause instanceof Error ? error.cause.message : clause(error);
+}
+
+/** Two lists say what a bundle holds; they have to say the same. */
+function checkNames({ images }: Layout, contents: Contents): void {
+  const textOf = (image: string, digest: Digest) => `${image} ${digest}`;
+  const listed = new Set(contents.images.map(({ image, digest }) => textOf(image, digest)));
+  const named = images.map(({ source, reference, entry }) =>
+    textOf(imageName({ repository: parseRepositoryName(source.key), reference }), entry.digest),
+  );
+  const stranger = [...named, ...listed].find((one) => !listed.has(one) || !named.includes(one));
+  if (stranger !== undefined) throw new BundleError('index.json', `and the contents do not agree on ${stranger}`);
+}
+
+/** A signature that is named has to be there: nobody would miss it before it is needed. */
+async function checkAbout({ about }: Layout, sizeOf: (digest: Digest) => Promise<number | undefined>): Promise<void> {
+  for (const { source, entry } of about) {
+    const size = await sizeOf(entry.digest);
+    if (size === undefined) throw missing(entry.digest, source.key);
+    if (size !== entry.bytes) {
+      throw new BundleError('index.json', `says ${entry.bytes} bytes of ${entry.digest}, which has ${size}`);
+    }
+  }
 }
 
 function missing(digest: Digest, image: string): BundleError {

@@ -10,6 +10,7 @@ import type { Source } from '../upstream/registries.ts';
 import { annotations } from './bundle.ts';
 import type { LayoutEntry } from './bundle.ts';
 import { documentOf } from './gathering.ts';
+import { clause } from './parts.ts';
 import { BundleError } from './tar.ts';
 
 /** An image of a layout: where it belongs, and what it is. */
@@ -86,7 +87,7 @@ function sourceOf(find: Reader['find'], name: ImageName['name'], { digest }: Lay
   try {
     source = find(name);
   } catch (cause) {
-    throw new BundleError('index.json', `${digest} is ${name}: ${(cause as Error).message}`, { cause });
+    throw new BundleError('index.json', `${digest} is ${name}: ${clause(cause)}`, { cause });
   }
   if (!source.isHosted) return source;
   // What is hosted has owners; an archive is none of them.
@@ -120,12 +121,20 @@ export async function createLayoutReader(
   const subjects = new Map<string, JsonObject[]>();
   for (const { source, reference, entry } of images) {
     typeOf.set(entry.digest, entry.mediaType);
-    if (reference.kind === 'tag') tags.set(`${source.key}:${reference.tag}`, entry.digest);
+    if (reference.kind === 'tag') name(source, reference.tag, entry);
   }
   for (const { source, tag, entry } of about) {
     typeOf.set(entry.digest, entry.mediaType);
-    if (tag) tags.set(`${source.key}:${tag}`, entry.digest);
+    if (tag) name(source, tag, entry);
     else await file(source, entry);
+  }
+
+  function name({ key }: Source, tag: Tag, { digest }: LayoutEntry): void {
+    const before = tags.get(`${key}:${tag}`);
+    if (before && before !== digest) {
+      throw new BundleError('index.json', `calls both ${before} and ${digest} ${key}:${tag}`);
+    }
+    tags.set(`${key}:${tag}`, digest);
   }
 
   /** A referrer is found by what it says of itself, as registries do (distribution-spec "Listing Referrers"). */

@@ -14,6 +14,16 @@ export function sum(parts: readonly { readonly bytes: number }[]): number {
   return parts.reduce((total, { bytes }) => total + bytes, 0);
 }
 
+/** What can stand in a list, on a command line and before a blank. */
+export function isSetName(text: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(text);
+}
+
+/** A sentence as part of another one. */
+export function clause(error: unknown): string {
+  return (error as Error).message.replace(/\.$/, '');
+}
+
 export function platformNames(platforms: PlatformSet): string[] {
   return platforms === 'any' ? ['any'] : platforms.map(formatPlatform);
 }

@@ -1,8 +1,16 @@
 import type { Staging } from '../cache/staging.ts';
-import { isDigest, matches, parseDigest } from '../oci/digest.ts';
+import { isDigest, matches } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { asObject, parseJson } from '../oci/json.ts';
-import { blobPath, contentsPath, readContents, readIndex, signaturePath } from './bundle.ts';
+import {
+  annotations,
+  blobPath,
+  contentsDigest,
+  contentsPath,
+  readContents,
+  readIndex,
+  signaturePath,
+} from './bundle.ts';
 import type { Contents, LayoutEntry, Listed } from './bundle.ts';
 import { BundleError } from './tar.ts';
 import type { TarEntry } from './tar-reader.ts';
@@ -11,8 +19,8 @@ export interface ReceiveParts {
   readonly staging: Staging;
   /** The size of what the store has. */
   has(digest: Digest): Promise<number | undefined>;
-  /** Bytes that the store can take beside what it may not give up. */
-  roomBytes(): number;
+  /** Makes room on the disk, by what may go. @returns how much there is then, and how much of it may stay for good */
+  makeRoom(bytes: number): Promise<{ freeBytes: number; keptBytes: number }>;
   /** @throws BundleError for contents that are not signed as they have to be */
   checkSignature(contents: Buffer | undefined, signature: Buffer | undefined): void;
   /** What has been seen of how much, where that is known. */
@@ -26,6 +34,7 @@ export interface Received {
   readonly index: readonly LayoutEntry[];
 }
 
+const ours = /^narrows\/[0-9a-f]{64}\.(?:json|sig)$/;
 const maxIndexBytes = 16 * 1024 * 1024;
 const maxContentsBytes = 64 * 1024 * 1024;
 const maxSmallBytes = 64 * 1024;
@@ -42,13 +51,14 @@ export async function receive(
   entries: AsyncIterable<TarEntry>,
   seen: Set<Digest>,
   onBundle: () => void,
+  isFolder: boolean,
 ): Promise<Received> {
   const iterator = entries[Symbol.asyncIterator]();
   const first = await iterator.next();
   const rest: AsyncIterable<TarEntry> = { [Symbol.asyncIterator]: () => iterator };
   if (first.done) throw new BundleError('the archive', 'is empty');
   if (!/^narrows\/[0-9a-f]{64}\.json$/.test(first.value.path)) {
-    return receiveLayout(parts, first.value, rest, seen);
+    return receiveLayout(parts, first.value, rest, seen, isFolder);
   }
   onBundle();
   return receiveBundle(parts, first.value, rest, seen);
@@ -65,7 +75,7 @@ async function receiveBundle(
   const bytes = await readWhole(first, maxContentsBytes);
   const contents = readContents(bytes, first.path);
   await checkNeeds(parts, contents);
-  checkRoom(parts, contents.blobs);
+  await checkRoom(parts, contents.blobs);
   const totalBytes = contents.blobs.reduce((total, blob) => total + blob.bytes, 0);
   const digest = contentsDigest(first.path);
   const expected: (Listed & { path: string })[] = [
@@ -107,27 +117,40 @@ async function receiveLayout(
   first: TarEntry,
   rest: AsyncIterable<TarEntry>,
   seen: Set<Digest>,
+  isFolder: boolean,
 ): Promise<Received> {
   parts.checkSignature(undefined, undefined);
   let index: LayoutEntry[] | undefined;
   let isLayout = false;
   const paths = new Set<string>();
+  const blobs: Listed[] = [];
   async function take(entry: TarEntry): Promise<void> {
     const path = entry.path.replace(/^\.\//, '');
     if (paths.has(path)) throw new BundleError(path, 'is there twice');
     paths.add(path);
     const [, algorithm, hex] = /^blobs\/([a-z0-9]+)\/([0-9a-f]+)$/.exec(path) ?? [];
     const digest = `${algorithm}:${hex}`;
-    if (isDigest(digest)) return takeBlob(parts, entry, digest, seen, undefined);
+    if (isDigest(digest)) {
+      blobs.push({ digest, bytes: entry.bytes });
+      // Of what others wrote nobody knows beforehand how much it is.
+      await checkRoom(parts, blobs);
+      return takeBlob(parts, entry, digest, seen, undefined);
+    }
     if (path === 'index.json') index = readIndex(await readWhole(entry, maxIndexBytes));
     else if (path === 'oci-layout') isLayout = isLayoutFile(await readWhole(entry, maxSmallBytes));
-    else if (/^(?:manifest\.json|repositories|narrows\/[\w.-]+)$/.test(path)) await entry.skip();
+    else if (/^(?:manifest\.json|repositories)$/.test(path)) await entry.skip();
+    // Unpacked, a bundle is a layout like others; as an archive it is what it was written as, or it was changed.
+    else if (ours.test(path) && isFolder) await entry.skip();
+    else if (ours.test(path)) throw new BundleError(path, 'has to be the first entry of a bundle');
     else throw new BundleError(path, 'has no place in an OCI image layout');
   }
   await take(first);
   for await (const entry of rest) await take(entry);
   if (!isLayout) throw new BundleError('oci-layout', 'is missing, or is of a version that is not known here');
   if (!index) throw new BundleError('index.json', 'is missing');
+  if (!isFolder && index.some(({ annotations: notes }) => annotations.platforms in notes)) {
+    throw new BundleError('the bundle', 'lacks its first entry, which says what it holds');
+  }
   return { contents: undefined, index };
 }
 
@@ -149,7 +172,6 @@ async function takeBlob(
   }
   // A store that has it already need not be written to, but what is wrong is wrong.
   const isHere = (await parts.has(digest)) === bytes;
-  if (!isHere) checkRoom(parts, [{ digest, bytes }]);
   const counted = count(entry, (length) => onBytes(length, totalBytes));
   const isRight = isHere ? await staging.check(digest, bytes, counted) : await staging.put(digest, bytes, counted);
   if (!isRight) throw new BundleError(path, 'its content is not that of its name');
@@ -174,14 +196,26 @@ async function checkNeeds({ has }: ReceiveParts, { needs, since }: Contents): Pr
   );
 }
 
-function checkRoom({ roomBytes }: ReceiveParts, blobs: readonly Listed[]): void {
-  const bytes = blobs.reduce((total, blob) => total + blob.bytes, 0);
-  const room = roomBytes();
-  if (bytes <= room) return;
-  throw new BundleError(
-    blobs.length === 1 ? blobPath(blobs[0]!.digest) : 'the bundle',
-    `needs ${bytes} bytes, and there is room for ${Math.max(0, room)} beside what is pinned: raise cache.disk.maxSize, or drop a set`,
-  );
+/** What is here takes no more room, what is staged none on the disk. @throws BundleError */
+async function checkRoom({ has, staging, makeRoom }: ReceiveParts, blobs: readonly Listed[]): Promise<void> {
+  let newBytes = 0;
+  let unstagedBytes = 0;
+  for (const { digest, bytes } of blobs) {
+    if ((await has(digest)) === bytes) continue;
+    newBytes += bytes;
+    if ((await staging.has(digest)) !== bytes) unstagedBytes += bytes;
+  }
+  const { freeBytes, keptBytes } = await makeRoom(unstagedBytes);
+  const what = blobs.length === 1 ? blobPath(blobs[0]!.digest) : 'the bundle';
+  if (newBytes > keptBytes) {
+    throw new BundleError(
+      what,
+      `brings ${newBytes} bytes, and there is room for ${Math.max(0, keptBytes)} beside what is pinned: raise cache.disk.maxSize, or drop a set`,
+    );
+  }
+  if (unstagedBytes > freeBytes) {
+    throw new BundleError(what, `brings ${unstagedBytes} bytes, and the disk has room for ${freeBytes}`);
+  }
 }
 
 async function readWhole({ path, bytes, content }: TarEntry, maxBytes: number): Promise<Buffer> {
@@ -193,10 +227,6 @@ async function readWhole({ path, bytes, content }: TarEntry, maxBytes: number): 
 
 function checkDigest(bytes: Buffer, { digest, path }: Listed & { readonly path: string }): void {
   if (!matches(bytes, digest)) throw new BundleError(path, 'was changed after it was written');
-}
-
-function contentsDigest(path: string): Digest {
-  return parseDigest(`sha256:${path.replace(/^narrows\/|\.json$/g, '')}`);
 }
 
 function isLayoutFile(bytes: Buffer): boolean {

@@ -1,4 +1,4 @@
-import { BundleError, blockBytes, paddingOf, readExtended, readHeader } from './tar.ts';
+import { BundleError, blockBytes, paddingOf, readExtended, readHeader, writeHeader } from './tar.ts';
 import type { TarHeader } from './tar.ts';
 
 /** Bytes one after another, from a file, from several, or from a pipe. */
@@ -23,6 +23,7 @@ export interface TarEntry {
 
 const pieceBytes = 1024 * 1024;
 const maxExtendedBytes = 64 * 1024;
+const maxExtended = 16;
 /** A bundle of a thousand images has some ten thousand. */
 const maxEntries = 1_000_000;
 
@@ -39,53 +40,50 @@ export async function* readTar(source: ByteSource, isStrict: () => boolean): Asy
     if (count > maxEntries) throw new BundleError(where, `is one more than ${maxEntries}`);
     const read = await readOne(source, where);
     if (!read) return await readEnd(source, isStrict());
-    const { header, headerBytes } = read;
-    if (!header.isPlain && isStrict()) throw new BundleError(header.path, 'has a header that no bundle of narrows has');
-    position += headerBytes + header.bytes + paddingOf(header.bytes);
-    if (header.kind === 'folder') continue;
+    const { path, bytes, kind, raw } = read;
+    const isPlain = kind === 'file' && raw.equals(writeHeader(path, bytes));
+    if (!isPlain && isStrict()) throw new BundleError(path, 'has a header that no bundle of narrows has');
+    if (kind === 'folder' && bytes > 0) throw new BundleError(path, 'is a folder with content');
+    position += raw.length + bytes + paddingOf(bytes);
+    if (kind === 'folder') continue;
     let isRead = false;
     const content = async function* () {
       isRead = true;
-      yield* readContent(source, header, isStrict);
+      yield* readContent(source, { path, bytes }, isStrict);
     };
     const skip = async () => {
       isRead = true;
-      const length = header.bytes + paddingOf(header.bytes);
-      if ((await source.skip(length)) < length) throw cutOff(header.path);
+      const length = bytes + paddingOf(bytes);
+      if ((await source.skip(length)) < length) throw cutOff(path);
     };
-    yield { path: header.path, bytes: header.bytes, isPlain: header.isPlain, content, skip };
+    yield { path, bytes, isPlain, content, skip };
     if (!isRead) await skip();
   }
 }
 
-/** A header, with what extended records before it say of it. */
-async function readOne(
-  source: ByteSource,
-  where: string,
-): Promise<{ header: TarHeader; headerBytes: number } | undefined> {
-  let said: { path?: string; bytes?: number } = {};
-  for (let headerBytes = blockBytes; ; headerBytes += blockBytes) {
+/** A header, with what extended records before it say of it; `raw` is all of that as it stands there. */
+async function readOne(source: ByteSource, where: string): Promise<(TarHeader & { raw: Buffer }) | undefined> {
+  const raw: Buffer[] = [];
+  for (let said: { path?: string; bytes?: number } = {}; ;) {
     const block = await exactly(source, blockBytes, where);
     const header = block && readHeader(block, where);
     if (!block) throw new BundleError(where, 'the archive ends here, without the mark of its end');
     if (!header) return undefined;
-    if (header.kind !== 'extended') {
-      const { path = header.path, bytes = header.bytes } = said;
-      const isPlain = header.isPlain && Object.keys(said).length === 0;
-      return { header: { ...header, path, bytes, isPlain }, headerBytes };
-    }
-    if (header.bytes > maxExtendedBytes)
+    raw.push(block);
+    if (header.kind !== 'extended') return { ...header, ...said, raw: Buffer.concat(raw) };
+    if (header.bytes > maxExtendedBytes || raw.length > maxExtended) {
       throw new BundleError(header.path, 'has more extended records than any layout needs');
+    }
     const records = await exactly(source, header.bytes + paddingOf(header.bytes), where);
     if (!records) throw cutOff(header.path);
     said = { ...said, ...readExtended(records.subarray(0, header.bytes), header.path) };
-    headerBytes += records.length;
+    raw.push(records);
   }
 }
 
 async function* readContent(
   source: ByteSource,
-  { path, bytes }: TarHeader,
+  { path, bytes }: Pick<TarHeader, 'path' | 'bytes'>,
   isStrict: () => boolean,
 ): AsyncGenerator<Buffer> {
   for (let left = bytes; left > 0;) {

@@ -13,8 +13,6 @@ export interface TarHeader {
   readonly bytes: number;
   /** `extended`: records about the next entry (POSIX pax). */
   readonly kind: 'file' | 'folder' | 'extended';
-  /** It is exactly what `writeHeader` writes. */
-  readonly isPlain: boolean;
 }
 
 export const blockBytes = 512;
@@ -22,14 +20,34 @@ export const blockBytes = 512;
 /** Of a number in octal digits, in its twelve places; what is larger is written as GNU tar does. */
 const maxOctal = 8 ** 11 - 1;
 
+/** The longest name that a header has room for. */
+const maxPathBytes = 100;
+
 /**
- * A file's header as POSIX 1003.1 "ustar" has it, the same one each time: nobody's, of no time, readable by all.
+ * What stands before a file's bytes, as POSIX 1003.1 has it, the same each time: nobody's, of no time, readable by all.
+ * A name that a header has no room for (that of a blob by sha512) is in a record before it.
  *
- * @param path at most 100 bytes of ASCII
+ * @param path printable ASCII
  */
 export function writeHeader(path: string, bytes: number): Buffer {
+  const header = writeBlock(path.slice(0, maxPathBytes), bytes, '0');
+  if (path.length <= maxPathBytes) return header;
+  const record = paxRecord('path', path);
+  const padding = Buffer.alloc(paddingOf(record.length));
+  return Buffer.concat([writeBlock('pax', record.length, 'x'), record, padding, header]);
+}
+
+/** Its length in digits is part of what it is the length of. */
+function paxRecord(key: string, value: string): Buffer {
+  const rest = ` ${key}=${value}\n`;
+  let length = rest.length + 1;
+  while (String(length).length + rest.length !== length) length++;
+  return Buffer.from(`${length}${rest}`, 'latin1');
+}
+
+function writeBlock(path: string, bytes: number, kind: '0' | 'x'): Buffer {
   const header = Buffer.alloc(blockBytes);
-  header.write(path, 0, 100, 'latin1');
+  header.write(path, 0, maxPathBytes, 'latin1');
   header.write('0000644\0', 100, 'latin1');
   header.write('0000000\0', 108, 'latin1');
   header.write('0000000\0', 116, 'latin1');
@@ -40,7 +58,7 @@ export function writeHeader(path: string, bytes: number): Buffer {
     header.writeBigUInt64BE(BigInt(bytes), 128);
   }
   header.write('00000000000\0', 136, 'latin1');
-  header.write('0', 156, 'latin1');
+  header.write(kind, 156, 'latin1');
   header.write('ustar\x0000', 257, 'latin1');
   header.write(`${checksumOf(header).toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
   return header;
@@ -72,12 +90,7 @@ export function readHeader(block: Buffer, where: string): TarHeader | undefined 
   const kind = kindOf(String.fromCharCode(block[156] ?? 0));
   if (!kind) throw new BundleError(path, 'is a link, a device or something else that no layout has');
   if (kind === 'folder' && bytes > 0) throw new BundleError(path, 'is a folder with content');
-  return {
-    path,
-    bytes,
-    kind,
-    isPlain: kind === 'file' && path.length <= 100 && block.equals(writeHeader(path, bytes)),
-  };
+  return { path, bytes, kind };
 }
 
 function kindOf(flag: string): TarHeader['kind'] | undefined {

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { lstat, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { BundleError } from '../airgap/tar.ts';
 import type { ByteSource, TarEntry } from '../airgap/tar-reader.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
@@ -129,20 +130,23 @@ function sourceOfStream(stream: AsyncIterable<Buffer>): ByteSource {
   };
 }
 
-/** The files of an OCI image layout that lies in a folder, as an archive would have them. Links are not followed. */
+/**
+ * The files of an OCI image layout that lies in a folder, as an archive would have them.
+ *
+ * @throws BundleError for a link, a pipe or whatever else is no file
+ */
 export async function* folderEntries(folder: string): AsyncGenerator<TarEntry> {
   const found = await readdir(folder, { recursive: true, withFileTypes: true });
-  for (const entry of found.toSorted((one, other) =>
-    join(one.parentPath, one.name) < join(other.parentPath, other.name) ? -1 : 1,
-  )) {
-    if (entry.isDirectory()) continue;
-    const path = join(entry.parentPath, entry.name);
-    const { size } = await stat(path);
+  const files = found.filter((entry) => !entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name));
+  for (const file of files.toSorted()) {
+    const path = file.slice(join(folder, '/').length);
+    const about = await lstat(file);
+    if (!about.isFile()) throw new BundleError(path, 'is a link or something else that is no file');
     yield {
-      path: path.slice(join(folder, '/').length),
-      bytes: size,
+      path,
+      bytes: about.size,
       isPlain: false,
-      content: () => fileContent(path, size),
+      content: () => fileContent(file, about.size),
       skip: () => Promise.resolve(),
     };
   }

@@ -1,4 +1,5 @@
 import type { Wanted } from '../airgap/image-tree.ts';
+import { isSetName } from '../airgap/parts.ts';
 import type { SetEntry } from '../cache/sets.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseImageName, parseRepositoryName } from '../oci/reference.ts';
@@ -50,7 +51,7 @@ export function platformsFor(given: readonly string[] | undefined, { sets, confi
 
 /** @throws CommandError for what could not stand in a list or on a command line */
 export function readSetName(text: string): string {
-  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(text)) return text;
+  if (isSetName(text)) return text;
   throw new CommandError(2, `${JSON.stringify(text)} is no name of a set: letters, digits and . _ -, at most 64.`);
 }
 

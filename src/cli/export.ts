@@ -2,7 +2,7 @@ import { basename } from 'node:path';
 import { Command } from 'commander';
 import { planBundle, writeBundle } from '../airgap/export.ts';
 import type { BundlePlan } from '../airgap/export.ts';
-import { readContents, writeContents } from '../airgap/bundle.ts';
+import { contentsDigest, readContents } from '../airgap/bundle.ts';
 import type { Contents } from '../airgap/bundle.ts';
 import { BundleError } from '../airgap/tar.ts';
 import { readTar } from '../airgap/tar-reader.ts';
@@ -87,7 +87,7 @@ async function contentsOf(path: string, io: Io): Promise<{ digest: Digest; conte
       const pieces: Buffer[] = [];
       for await (const piece of entry.content()) pieces.push(Buffer.from(piece));
       const contents = readContents(Buffer.concat(pieces), entry.path);
-      return { digest: writeContents(contents).digest, contents };
+      return { digest: contentsDigest(entry.path), contents };
     }
     throw new BundleError(path, 'is empty');
   } catch (error) {

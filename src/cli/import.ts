@@ -71,9 +71,12 @@ async function take(
   checkSignature: Awaited<ReturnType<typeof readVerifier>>,
   io: Io,
 ): Promise<{ imported: Imported; checked: CheckedImage[] }> {
+  const { entries, totalBytes, isFolder, close } = await openEntries(paths, io);
   const staging = await openStaging(bench.config.cache.disk.path, Date.now);
-  if (!staging) throw new CommandError(1, 'Another import into this store is under way; wait for it to end.');
-  const { entries, totalBytes, close } = await openEntries(paths, io);
+  if (!staging) {
+    await close();
+    throw new CommandError(1, 'Another import into this store is under way; wait for it to end.');
+  }
   const progress = showProgress(io, 'importing', totalBytes ?? 0);
   const stopping = new AbortController();
   io.onStop(() => stopping.abort());
@@ -86,7 +89,7 @@ async function take(
     now: Date.now,
   });
   try {
-    const imported = await importBundle(parts, entries, { ...options, signal: stopping.signal });
+    const imported = await importBundle(parts, entries, { ...options, isFolder, signal: stopping.signal });
     progress.end();
     const checked = await Promise.all(imported.images.map(({ wanted }) => check(bench.pull.reader, wanted)));
     return { imported, checked: checked.flat() };
@@ -116,14 +119,26 @@ function refusal(error: unknown, { aborted }: AbortSignal): unknown {
 interface Entries {
   entries(isStrict: () => boolean): AsyncIterable<TarEntry>;
   readonly totalBytes: number | undefined;
+  readonly isFolder: boolean;
   close(): Promise<void>;
 }
 
 async function openEntries(paths: readonly string[], io: Io): Promise<Entries> {
   const folder = paths.length === 1 && (await stat(paths[0]!).catch(() => undefined))?.isDirectory();
-  if (folder) return { entries: () => folderEntries(paths[0]!), totalBytes: undefined, close: () => Promise.resolve() };
+  if (folder)
+    return {
+      entries: () => folderEntries(paths[0]!),
+      totalBytes: undefined,
+      isFolder: true,
+      close: () => Promise.resolve(),
+    };
   const bundle = await openBundle(paths, io);
-  return { entries: (isStrict) => readTar(bundle.source, isStrict), totalBytes: bundle.bytes, close: bundle.close };
+  return {
+    entries: (isStrict) => readTar(bundle.source, isStrict),
+    totalBytes: bundle.bytes,
+    isFolder: false,
+    close: bundle.close,
+  };
 }
 
 function summary({ set, images }: Imported, checked: readonly CheckedImage[]): string {

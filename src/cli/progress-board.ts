@@ -86,7 +86,7 @@ export function createBoard(io: Io, imageCount: number): Board {
 function barOf(image: string, { done, total }: Line, columns: number): string {
   const share = total > 0 ? Math.min(1, done / total) : 1;
   const filled = Math.round(share * barWidth);
-  const bar = styleText('green', '━'.repeat(filled)) + styleText('gray', '━'.repeat(barWidth - filled));
+  const bar = styleText('green', '━'.repeat(filled)) + styleText('gray', '─'.repeat(barWidth - filled));
   const numbers = `${formatBytes(done)} of ${formatBytes(total)}`;
   const room = Math.max(8, columns - barWidth - numbers.length - 4);
   const name = image.length > room ? `…${image.slice(1 - room)}` : image.padEnd(room);

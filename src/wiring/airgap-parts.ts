@@ -64,7 +64,7 @@ export interface ImportWiring {
 }
 
 export function importParts({ config, work, staging, checkSignature, onBytes, now }: ImportWiring): ImportParts {
-  const { disk, store, catalog, records, graph } = work.storage;
+  const { disk, store, catalog, evictor, records, graph } = work.storage;
   const maxDocumentBytes = config.limits.manifestSize;
   return {
     find: work.pull.reader.find,
@@ -76,7 +76,12 @@ export function importParts({ config, work, staging, checkSignature, onBytes, no
     sets: catalog.sets,
     records,
     graph,
-    roomBytes: () => Math.min(config.cache.disk.maxSize - catalog.pinnedBytes(), freeBytes(config.cache.disk.path)),
+    async makeRoom(bytes) {
+      const { path, maxSize } = config.cache.disk;
+      const short = bytes - freeBytes(path);
+      if (short > 0) await evictor.run(Math.max(0, catalog.totalBytes() - short));
+      return { freeBytes: freeBytes(path), keptBytes: maxSize - catalog.pinnedBytes() };
+    },
     checkSignature,
     onBytes,
     now,

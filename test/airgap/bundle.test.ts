@@ -23,7 +23,10 @@ const contents: Contents = {
     { image: 'docker.io/library/app:1', digest: one, platforms: ['linux/arm64'], referrers: true },
     { image: `ghcr.io/org/app@${one}`, digest: one, platforms: ['any'], referrers: false },
   ],
-  files: [{ path: 'oci-layout', digest: digestOf(layoutFile), bytes: layoutFile.length }],
+  files: [
+    { path: 'oci-layout', digest: digestOf(layoutFile), bytes: layoutFile.length },
+    { path: 'index.json', digest: one, bytes: 3 },
+  ],
   blobs: [
     { digest: one, bytes: 3 },
     { digest: two, bytes: 0 },
@@ -45,12 +48,12 @@ function read(value: unknown): Contents {
 
 void t.test('contents are read as they were written, and the same are the same bytes', (t) => {
   const { bytes, digest } = writeContents(contents);
-  t.strictSame(readContents(bytes, contentsPath(digest)), contents);
+  t.same(readContents(bytes, contentsPath(digest)), contents);
   t.same(writeContents(structuredClone(contents)).bytes, bytes);
   t.equal(digest, digestOf(bytes));
   const { set: _, ...unnamed } = contents;
   const again = writeContents(unnamed);
-  t.strictSame(readContents(again.bytes, contentsPath(again.digest)), unnamed, 'without a set');
+  t.same(readContents(again.bytes, contentsPath(again.digest)), unnamed, 'without a set');
   t.end();
 });
 
@@ -132,6 +135,14 @@ void t.test('wrong shapes are refused, or are nothing', (t) => {
     { image: 'a', digest: 'b' },
   ])
     t.throws(() => read({ ...whole, images: [entry] }), { name: 'BundleError', message: /: names no image$/ });
+  const refused = (change: object, message: RegExp) =>
+    t.throws(() => read({ ...whole, ...change }), { name: 'BundleError', message }, JSON.stringify(change));
+  for (const set of ['', 'a b', '../edge', 'edge\u001b[2J', 7]) refused({ set }, /: names a set that is no name$/);
+  for (const platforms of [[], ['x'], 'any'])
+    refused({ images: [{ image: 'a', digest: one, platforms }] }, /: names an image for no platform$/);
+  refused({ blobs: [contents.blobs[0], contents.blobs[0]] }, /: lists a blob twice$/);
+  refused({ files: contents.files.toReversed() }, /: lists other files than a layout has$/);
+  refused({ files: [] }, /: lists other files than a layout has$/);
   t.end();
 });
 

@@ -196,7 +196,7 @@ async function withImports(
       onBytes: () => undefined,
       now: Date.now,
     });
-    const options = { as: undefined, set: undefined, signal: new AbortController().signal };
+    const options = { as: undefined, set: undefined, isFolder: false, signal: new AbortController().signal };
     const attempt = async (bytes: Buffer) => {
       try {
         await importBundle(parts, (isStrict) => readTar(sourceOf(bytes), isStrict), options);

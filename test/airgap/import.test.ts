@@ -152,7 +152,7 @@ void t.test('a bundle that is larger than the store is refused before its blobs 
   // Its blobs are not even there.
   await writeFile(far.path('cut.tar'), joinTar(parts.slice(0, 1)));
   const before = await far.seen();
-  const sentence = `the bundle: needs ${bytes} bytes, and there is room for ${bytes - 1} beside what is pinned: raise cache.disk.maxSize, or drop a set`;
+  const sentence = `the bundle: brings ${bytes} bytes, and there is room for ${bytes - 1} beside what is pinned: raise cache.disk.maxSize, or drop a set`;
   t.strictSame(await far.run('import', far.path('cut.tar')), {
     code: 1,
     out: '',
@@ -261,6 +261,7 @@ async function interrupted(side: Side, bundle: Buffer, afterBytes: number): Prom
       await importBundle(parts, (isStrict) => readTar(sourceOf(bundle, 100), isStrict), {
         as: undefined,
         set: undefined,
+        isFolder: false,
         signal: stopping.signal,
       });
       return undefined;

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t from 'tap';
 import { endOf, isWithin, nextWithin, parseHours } from '../../src/airgap/schedule.ts';
 import type { Hours } from '../../src/airgap/schedule.ts';

@@ -13,13 +13,16 @@ function stage(atOnce: number, count: number) {
       return at;
     }),
   );
-  /** What is due to happen has happened. */
-  const settled = () => new Promise((resolve) => setImmediate(resolve));
-  return { turns, began, gates, all, settled };
+  return { turns, began, gates, all };
+}
+
+/** What is due to happen has happened. */
+function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 void t.test('turns: so many at a time, and the others in the order in which they came', async (t) => {
-  const { began, gates, all, settled } = stage(2, 5);
+  const { began, gates, all } = stage(2, 5);
   await settled();
   t.same(began, [0, 1]);
   gates[1]!.resolve();
@@ -34,7 +37,7 @@ void t.test('turns: so many at a time, and the others in the order in which they
 });
 
 void t.test('turns: one that fails gives its place on', async (t) => {
-  const { began, gates, all, settled } = stage(1, 3);
+  const { began, gates, all } = stage(1, 3);
   const failing = t.rejects(all[0]!, { message: 'cut' });
   gates[0]!.reject(new Error('cut'));
   await failing;
@@ -57,7 +60,7 @@ void t.test('turns: one that throws before it promises anything gives its place 
 });
 
 void t.test('turns: when all are done, as many may begin as before', async (t) => {
-  const { turns, gates, all, settled } = stage(3, 10);
+  const { turns, gates, all } = stage(3, 10);
   for (const gate of gates) gate.resolve();
   await Promise.all(all);
   let running = 0;

@@ -16,7 +16,7 @@ import { processBlob, processDigest, startStoreProcess } from '../fixtures/store
 const kib = 1024;
 const dayMs = 86_400_000;
 const nowMs = Date.parse('2026-06-01');
-const digest = (of: number): Digest => digestOf(`blob ${of}`);
+const digest = (of: number): Digest => digestOf(Buffer.from(`blob ${of}`));
 
 interface Stage {
   readonly path: string;

@@ -8,7 +8,7 @@ import type { Digest } from '../../src/oci/digest.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
 
-const digest = (of: number | string): Digest => digestOf(`content ${of}`);
+const digest = (of: number | string): Digest => digestOf(Buffer.from(`content ${of}`));
 const bytesEach = 1000;
 
 async function open(t: Teardown, path?: string): Promise<Catalog> {
@@ -42,7 +42,12 @@ void t.test('sets: what was put is there, as it was, in the order of images', as
   const { sets } = await open(t);
   const all = [
     entryOf('docker.io/library/app:1'),
-    entryOf('docker.io/library/app:2', { platforms: ['any'], referrers: false, isComplete: false, warmedAtMs: 2 ** 42 }),
+    entryOf('docker.io/library/app:2', {
+      platforms: ['any'],
+      referrers: false,
+      isComplete: false,
+      warmedAtMs: 2 ** 42,
+    }),
     entryOf(`ghcr.io/org/tool@${digest('tool')}`, { platforms: ['linux/amd64', 'linux/arm/v7'] }),
   ];
   for (const one of all.toReversed()) sets.put('edge', one, []);
@@ -99,7 +104,10 @@ void t.test('sets: what is reserved stays before its image is there, beside what
   t.same(loose(catalog), [0, 2, 3, 4], 'and goes when the image turns out to be something else');
   catalog.add(digest('later'), 1);
   sets.reserve('edge', 'a/b:1', [digest('later')]);
-  t.notOk(catalog.oldest(100).some((one) => one.digest === digest('later')), 'what comes later as well');
+  t.notOk(
+    catalog.oldest(100).some((one) => one.digest === digest('later')),
+    'what comes later as well',
+  );
 });
 
 void t.test('sets: content of two images goes with the last of them', async (t) => {

@@ -213,7 +213,14 @@ void t.test('a mirror that stops within a download leaves it to the next one on 
 });
 
 async function sizeOf({ unfinished }: { unfinished: string[] }): Promise<number> {
-  const sizes = await Promise.all(unfinished.map((file) => stat(file).then(({ size }) => size, () => 0)));
+  const sizes = await Promise.all(
+    unfinished.map((file) =>
+      stat(file).then(
+        ({ size }) => size,
+        () => 0,
+      ),
+    ),
+  );
   return sizes.reduce((total, size) => total + size, 0);
 }
 

@@ -117,7 +117,12 @@ void t.test('registry: an answer that says nothing leaves what is known', async 
 
 void t.test('registry: refusals say it too, most of all the one that the quota is used up', async (t) => {
   const { origin, upstream } = await prepare(t);
-  const headers = { 'ratelimit-limit': '100', 'ratelimit-remaining': '0', 'ratelimit-reset': '30', 'retry-after': '30' };
+  const headers = {
+    'ratelimit-limit': '100',
+    'ratelimit-remaining': '0',
+    'ratelimit-reset': '30',
+    'retry-after': '30',
+  };
   origin.script = (_, response) => {
     refuse(response, 429, 'TOOMANYREQUESTS', headers);
     return true;
@@ -131,7 +136,11 @@ void t.test('registry: storage behind a redirect has limits of its own', async (
   const storage = await startRegistry();
   t.teardown(storage.close);
   storage.script = (_, response) => {
-    response.writeHead(200, { 'content-length': blob.bytes.length, 'ratelimit-limit': '9', 'ratelimit-remaining': '1' });
+    response.writeHead(200, {
+      'content-length': blob.bytes.length,
+      'ratelimit-limit': '9',
+      'ratelimit-remaining': '1',
+    });
     response.end(blob.bytes);
     return true;
   };

@@ -6,7 +6,7 @@ import { failureOf } from '../fixtures/servers.ts';
 
 const upstream = createOfflineRegistry('ghcr.io');
 const name = parseRepositoryName('team/app');
-const digest = digestOf('anything');
+const digest = digestOf(Buffer.from('anything'));
 
 void t.test('offline: no question is answered, and each refusal names what was asked for', async (t) => {
   const manifest = 'manifestNotHeld';

@@ -143,7 +143,7 @@ void t.test('paced: what there is not, and everything but blobs, is not touched'
   const { upstream } = registryOf([]);
   const budget = { remaining: 1, limit: 2 };
   const paced = createPaced({ ...upstream, blobHead: () => Promise.resolve({ size: 7 }), budget: () => budget }, pace);
-  t.equal(await paced.blob(name, digestOf('another'), 0), undefined);
+  t.equal(await paced.blob(name, digestOf(Buffer.from('another')), 0), undefined);
   t.same(await paced.blobHead(name, digest), { size: 7 });
   t.equal(paced.budget?.(), budget);
   t.equal(paced.name, 'registry.example');

@@ -10,7 +10,7 @@ import { failureOf } from '../fixtures/servers.ts';
 
 const name = parseRepositoryName('team/app');
 const tag = parseReference('1');
-const digest = digestOf('anything');
+const digest = digestOf(Buffer.from('anything'));
 const manifest = { bytes: Buffer.from('{}'), contentType: 'application/json' };
 
 /** A registry that meets each question with the next of these, and then answers. */
@@ -185,6 +185,13 @@ void t.test('patient: a quota that does not grow in time is told as a limit', as
   quota.left = { remaining: 3, limit: 100 };
   t.match(await failureOf(patient.manifest(name, tag)), { kind: 'rateLimited', message: /3 of 100 pulls left/ });
   t.same(asked, ['HEAD manifest']);
+});
+
+void t.test('patient: a quota that was to grow by now does not count as used up, whatever HEADs say', async (t) => {
+  const { clock, quota, patient, asked } = stage({ maxWaitMs: 5, onWait: (_, waitMs) => void (clock.ms += waitMs) });
+  quota.left = { remaining: 0, limit: 100, resetsAtMs: clock.ms - 1000 };
+  t.equal(await patient.manifest(name, tag), manifest);
+  t.equal(asked.filter((what) => what === 'GET manifest').length, 1);
 });
 
 void t.test('patient: with enough of the quota, or none known, a manifest is asked for at once', async (t) => {
