@@ -269,6 +269,7 @@ void t.test('every source file has its test', (t) => {
     'src/airgap/yaml-tree.ts': 'test/airgap/find-images.test.ts',
     'src/cache/partial-file.ts': 'test/cache/disk.test.ts',
     'src/cli/check.ts': 'test/airgap/check.test.ts',
+    'src/cli/files-below.ts': 'test/cli/image-list.test.ts',
     'src/cli/choice.ts': 'test/airgap/check.test.ts',
     'src/cli/export.ts': 'test/airgap/export.test.ts',
     'src/cli/import.ts': 'test/airgap/import.test.ts',

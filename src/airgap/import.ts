@@ -163,11 +163,11 @@ function reasonOf(error: NarrowsError): string {
 
 /** Two lists say what a bundle holds; they have to say the same. */
 function checkNames({ images }: Layout, contents: Contents): void {
-  const textOf = (image: string, digest: Digest) => `${image} ${digest}`;
-  const listed = new Set(contents.images.map(({ image, digest }) => textOf(image, digest)));
-  const named = images.map(({ source, reference, entry }) =>
-    textOf(imageName({ repository: parseRepositoryName(source.key), reference }), entry.digest),
-  );
+  const listed = new Set(contents.images.map(({ image, digest }) => `${image} ${digest}`));
+  const named = images.map(({ source, reference, entry }) => {
+    const image = imageName({ repository: parseRepositoryName(source.key), reference });
+    return `${image} ${entry.digest}`;
+  });
   const stranger = [...named, ...listed].find((one) => !listed.has(one) || !named.includes(one));
   if (stranger !== undefined) throw new BundleError('index.json', `and the contents do not agree on ${stranger}`);
 }

@@ -40,18 +40,28 @@ export interface Layout {
 export function readLayout(entries: readonly LayoutEntry[], find: Reader['find'], as: ImageName | undefined): Layout {
   const images: LayoutImage[] = [];
   const about: LayoutAbout[] = [];
-  for (const entry of entries) {
+  // Where some have a name, the others are what belongs to those (oras lists attestations so).
+  const [plain, nameless] = entries.some(isNamed)
+    ? [entries.filter(isNamed), entries.filter((one) => !isNamed(one))]
+    : [entries, []];
+  for (const entry of plain) {
     const repository = entry.annotations[annotations.repository];
-    if (repository !== undefined) {
-      const { name } = nameIn(repository, entry);
-      about.push({ source: sourceOf(find, name, entry), tag: tagIn(entry), entry });
-      continue;
-    }
-    const { name, reference } = imageNameOf(entry, as);
-    images.push({ name, reference, source: sourceOf(find, name, entry), entry });
+    const { name, reference } = repository === undefined ? imageNameOf(entry, as) : nameIn(repository, entry);
+    const source = sourceOf(find, name, entry);
+    if (repository === undefined) images.push({ name, reference, source, entry });
+    else about.push({ source, tag: tagIn(entry), entry });
+  }
+  for (const entry of nameless) {
+    const repository = entry.annotations[annotations.repository];
+    const source = repository === undefined ? images[0]?.source : sourceOf(find, nameIn(repository, entry).name, entry);
+    if (source) about.push({ source, tag: undefined, entry });
   }
   if (images.length > 0) return { images, about };
   throw new BundleError('index.json', 'names no image');
+}
+
+function isNamed({ annotations: notes }: LayoutEntry): boolean {
+  return annotations.name in notes || annotations.containerdName in notes;
 }
 
 /** In full, as this program, containerd and buildah write it; or as skopeo and umoci do, who write the tag alone. */
@@ -66,8 +76,7 @@ function imageNameOf(entry: LayoutEntry, as: ImageName | undefined): ImageName {
     throw new BundleError('index.json', `${entry.digest} ${called}; say which it is: --as docker.io/library/alpine`);
   }
   // A tag of the layout goes before none: `latest` is what `as` means where it names none.
-  const isNamed = full !== undefined && isTag(full);
-  return isNamed ? { name: as.name, reference: { kind: 'tag', tag: full } } : as;
+  return full !== undefined && isTag(full) ? { name: as.name, reference: { kind: 'tag', tag: full } } : as;
 }
 
 function nameIn(text: string, { digest }: LayoutEntry): ImageName {

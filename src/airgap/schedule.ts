@@ -29,10 +29,16 @@ export function nextWithin(fromMs: number, hours: readonly Hours[]): number {
   return wholeMinuteMs + Math.min(...waits) * minuteMs;
 }
 
-/** When the hours end that `atMs` is in; Infinity where there is no end. */
+/** When the hours end that `atMs` is in, and no others go on from there; Infinity where there is no end. */
 export function endOf(atMs: number, hours: readonly Hours[]): number {
-  const lefts = hours.map((one) => lengthOf(one) - offsetIn(atMs, one)).filter((left) => left > 0);
-  return lefts.length === 0 ? Infinity : atMs - (atMs % minuteMs) + Math.max(...lefts) * minuteMs;
+  let endMs = atMs - (atMs % minuteMs);
+  // With hours that follow on one another for a whole day there is none.
+  for (let steps = 0; isWithin(endMs, hours); steps++) {
+    if (hours.length === 0 || endMs - atMs >= dayMinutes * minuteMs || steps > dayMinutes) return Infinity;
+    const lefts = hours.map((one) => lengthOf(one) - offsetIn(endMs, one)).filter((left) => left > 0);
+    endMs += Math.max(...lefts) * minuteMs;
+  }
+  return endMs;
 }
 
 /** Minutes since the hours last began. */

@@ -140,8 +140,15 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
     async takeUp(digest) {
       const temporary = temporaryOf(digest);
       if (!(await leftovers.take(digest, temporary))) return undefined;
-      const file = await open(temporary, 'r+');
-      return partialOf(digest, temporary, file, (await file.stat()).size);
+      // No link that somebody put there is followed: what is appended would go to wherever it leads.
+      const file = await open(temporary, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+        () => undefined,
+      );
+      const about = await file?.stat();
+      if (file && about?.isFile() && about.nlink === 1) return partialOf(digest, temporary, file, about.size);
+      await file?.close();
+      await rm(temporary, { force: true });
+      return undefined;
     },
 
     async adopt(from, digest) {
@@ -170,15 +177,18 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
   }
 
   function partialOf(digest: Digest, temporary: string, file: FileHandle, startBytes: number): Partial {
+    let isFull = false;
     return partialFile(file, {
       startBytes,
       reader: () => readers.open(file),
       onFull() {
+        isFull = true;
         books?.full();
         void leftovers.clear().catch(() => undefined);
       },
       publish: (committed) => publish(file, temporary, committed),
-      drop: (isForLater) => (isForLater ? leftovers.keep(temporary, digest) : rm(temporary, { force: true })),
+      drop: (isForLater) =>
+        isForLater && !isFull ? leftovers.keep(temporary, digest) : rm(temporary, { force: true }),
     });
   }
 

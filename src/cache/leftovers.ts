@@ -1,4 +1,4 @@
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { lstat, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -27,22 +27,24 @@ export async function openLeftovers(folder: string, maxBytes: number, now: () =>
     const files = await Promise.all(
       names.map(async (name) => ({
         path: join(folder, name),
-        file: await stat(join(folder, name)).catch(() => undefined),
+        file: await lstat(join(folder, name)).catch(() => undefined),
       })),
     );
     let total = 0;
     for (const { path, file } of files.toSorted(
       (one, other) => (other.file?.mtimeMs ?? 0) - (one.file?.mtimeMs ?? 0),
     )) {
-      total += file?.size ?? 0;
-      if (file && (total > maxBytes || now() - file.mtimeMs > maxAgeMs)) await rm(path, { force: true });
+      if (!file) continue;
+      const isTooMuch = total + file.size > maxBytes || now() - file.mtimeMs > maxAgeMs;
+      if (isTooMuch || !file.isFile()) await rm(path, { force: true });
+      else total += file.size;
     }
   }
 
   const leftovers: Leftovers = {
     async keep(from, digest) {
       try {
-        const [file, before] = await Promise.all([stat(from), stat(pathOf(digest)).catch(() => undefined)]);
+        const [file, before] = await Promise.all([lstat(from), lstat(pathOf(digest)).catch(() => undefined)]);
         // Of two that broke off, the one that came farther saves more.
         if (file.size < Math.max(minBytes, before?.size ?? 0)) return await rm(from, { force: true });
         await rename(from, pathOf(digest));

@@ -5,6 +5,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { BundleError } from '../airgap/tar.ts';
 import type { ByteSource, TarEntry } from '../airgap/tar-reader.ts';
+import { filesBelow } from './files-below.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 
@@ -47,7 +48,7 @@ export async function partsOf(path: string): Promise<string[]> {
   if (stem === path && ((await isThere(path)) || !(await isThere(`${stem}.001`)))) return [path];
   const parts: string[] = [];
   for (let number = 1; await isThere(partName(stem, number)); number++) parts.push(partName(stem, number));
-  return parts;
+  return parts.length > 0 ? parts : [path];
 }
 
 function isThere(path: string): Promise<boolean> {
@@ -136,12 +137,10 @@ function sourceOfStream(stream: AsyncIterable<Buffer>): ByteSource {
  * @throws BundleError for a link, a pipe or whatever else is no file
  */
 export async function* folderEntries(folder: string): AsyncGenerator<TarEntry> {
-  const found = await readdir(folder, { recursive: true, withFileTypes: true });
-  const files = found.filter((entry) => !entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name));
-  for (const file of files.toSorted()) {
+  for (const { path: file, isFile } of await filesBelow(folder)) {
     const path = file.slice(join(folder, '/').length);
+    if (!isFile) throw new BundleError(path, 'is a link or something else that is no file');
     const about = await lstat(file);
-    if (!about.isFile()) throw new BundleError(path, 'is a link or something else that is no file');
     yield {
       path,
       bytes: about.size,
@@ -240,11 +239,16 @@ function unfinished(name: string): string {
 
 /** Parts of an earlier bundle of the same name would be read as parts of this one. */
 async function removeOlder(path: string, names: readonly string[]): Promise<void> {
-  const own = new Set(names.map((name) => basename(name)));
+  const own = new Set(names);
+  if (!own.has(path)) await rm(path, { force: true });
+  for (let number = own.has(path) ? 1 : names.length + 1; await isThere(partName(path, number)); number++) {
+    await rm(partName(path, number));
+  }
+  // What an export left that was killed.
   const stem = basename(path);
   for (const name of await readdir(dirname(path))) {
-    const isPart = name.startsWith(stem) && /^(?:\.\d{3,})?(?:\.partial)?$/.test(name.slice(stem.length));
-    if (isPart && !own.has(name)) await rm(join(dirname(path), name), { force: true });
+    const isLeft = name.startsWith(stem) && /^(?:\.\d{3,4})?\.partial$/.test(name.slice(stem.length));
+    if (isLeft) await rm(join(dirname(path), name), { force: true });
   }
 }
 

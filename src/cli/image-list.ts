@@ -1,5 +1,4 @@
-import { readFile, readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile, stat } from 'node:fs/promises';
 import { findImages } from '../airgap/find-images.ts';
 import { imageName } from '../airgap/image-tree.ts';
 import type { Wanted } from '../airgap/image-tree.ts';
@@ -7,6 +6,7 @@ import { NarrowsError } from '../errors.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseImageName, parseRepositoryName } from '../oci/reference.ts';
 import type { Reader } from '../pull/reader.ts';
+import { filesBelow } from './files-below.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { formatCount } from './show.ts';
@@ -66,9 +66,8 @@ async function readTexts(path: string, io: Io): Promise<[name: string, text: str
   if (path === '-') return [['stdin', await readInput(io)]];
   try {
     if (!(await stat(path)).isDirectory()) return [[path, await readText(path)]];
-    const names = await readdir(path, { recursive: true, withFileTypes: true });
-    const files = names.filter((entry) => entry.isFile() && extensions.test(entry.name));
-    const paths = files.map((entry) => join(entry.parentPath, entry.name)).toSorted();
+    const files = await filesBelow(path);
+    const paths = files.filter((one) => one.isFile && extensions.test(one.path)).map((one) => one.path);
     if (paths.length === 0)
       throw new CommandError(2, `${path} holds no file that ends in .yaml, .yml, .json, .txt or .list.`);
     return await Promise.all(paths.map(async (file): Promise<[string, string]> => [file, await readText(file)]));

@@ -20,6 +20,7 @@ interface Line {
 
 const everyMs = 100;
 const barWidth = 24;
+const minNameWidth = 12;
 const defaultColumns = 80;
 
 /** Bars that redraw themselves on a terminal, a line for each event elsewhere. Both to standard error. */
@@ -83,14 +84,17 @@ export function createBoard(io: Io, imageCount: number): Board {
   };
 }
 
+/** As wide as the terminal at most: what wraps cannot be drawn over. */
 function barOf(image: string, { done, total }: Line, columns: number): string {
   const share = total > 0 ? Math.min(1, done / total) : 1;
-  const filled = Math.round(share * barWidth);
-  const bar = styleText('green', '━'.repeat(filled)) + styleText('gray', '─'.repeat(barWidth - filled));
   const numbers = `${formatBytes(done)} of ${formatBytes(total)}`;
-  const room = Math.max(8, columns - barWidth - numbers.length - 4);
+  const width = columns - numbers.length - barWidth - 3 >= minNameWidth ? barWidth : 0;
+  const room = columns - numbers.length - width - 3;
+  if (room < minNameWidth) return image.slice(0, columns - 1);
+  const filled = Math.round(share * width);
+  const bar = styleText('green', '━'.repeat(filled)) + styleText('gray', '─'.repeat(width - filled));
   const name = image.length > room ? `…${image.slice(1 - room)}` : image.padEnd(room);
-  return `${name} ${bar} ${numbers}`;
+  return `${name} ${width > 0 ? `${bar} ` : ''}${numbers}`;
 }
 
 function sentenceOf({ image, status, bytes, fetchedBytes, problems }: WarmedImage): string {

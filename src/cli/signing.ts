@@ -28,6 +28,9 @@ export async function readVerifier(path: string | undefined) {
   };
 }
 
+/** Others agree on secrets, and sign nothing. */
+const signing = ['ed25519', 'ed448', 'ec', 'rsa', 'rsa-pss'];
+
 /** Ed25519 hashes for itself. */
 function hashOf({ asymmetricKeyType }: KeyObject): 'sha256' | null {
   return asymmetricKeyType === 'ed25519' || asymmetricKeyType === 'ed448' ? null : 'sha256';
@@ -35,7 +38,9 @@ function hashOf({ asymmetricKeyType }: KeyObject): 'sha256' | null {
 
 async function readKey(path: string, read: (pem: Buffer) => KeyObject, what: string): Promise<KeyObject> {
   try {
-    return read(await readFile(path));
+    const key = read(await readFile(path));
+    if (!signing.includes(key.asymmetricKeyType ?? '')) throw new Error(`${key.asymmetricKeyType} does not sign`);
+    return key;
   } catch (error) {
     throw new CommandError(2, `${path} is no ${what} key in PEM (openssl genpkey -algorithm ed25519 makes one).`, {
       cause: error,

@@ -165,7 +165,18 @@ export function createBlobs({ store, records, fleets, graph, rules, observer }: 
       expectedSize: () => sizeOf(source, digest),
       fetch: (from) => sources.fetch(from),
       begin: () => (isKept ? store.begin(digest) : Promise.resolve(undefined)),
-      takeUp: () => (isKept ? store.takeUp(digest) : Promise.resolve(undefined)),
+      async takeUp() {
+        if (!isKept) return undefined;
+        const partial = await store.takeUp(digest);
+        try {
+          // What is whole already asks nobody: that the repository has it must be known.
+          if (partial) await confirm(source, digest);
+          return partial;
+        } catch (error) {
+          await partial?.close({ isForLater: true });
+          throw error;
+        }
+      },
       // Whoever asks next goes by what the upstream says then: the digest decides anyway.
       onOtherSize: () => void records.blobs.delete(contentKey(source, digest)),
       onMismatch: () => sources.onMismatch(),

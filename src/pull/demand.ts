@@ -15,25 +15,32 @@ const maxNoted = 10_000;
 const maxPlatforms = 32;
 
 export function createDemand({ records, now }: Pick<PullParts, 'records' | 'now'>): Demand {
-  const noted = new LRUCache<string, true>({ max: maxNoted, ttl: againMs });
+  /** When it was last written down. */
+  const noted = new LRUCache<string, number>({ max: maxNoted });
+  /** One after the other for each repository: what is added to must have been read after the last addition. */
+  const writing = new Map<string, Promise<void>>();
 
-  async function write({ key }: Source, platform: string): Promise<void> {
-    const { platforms = {} } = (await records.demand.get(key)) ?? {};
-    const latest = Object.entries({ ...platforms, [platform]: now() }).toSorted(([, one], [, other]) => other - one);
-    const kept = Object.fromEntries(latest.slice(0, maxPlatforms));
-    await records.demand.set(key, { platforms: kept, notedAtMs: now() });
+  async function write(key: string, platforms: readonly string[]): Promise<void> {
+    const known = (await records.demand.get(key))?.platforms ?? {};
+    const fresh = Object.fromEntries(platforms.map((platform) => [platform, now()]));
+    const latest = Object.entries({ ...known, ...fresh }).toSorted(([, one], [, other]) => other - one);
+    await records.demand.set(key, {
+      platforms: Object.fromEntries(latest.slice(0, maxPlatforms)),
+      notedAtMs: now(),
+    });
   }
 
   return {
     note(source, platforms) {
       if (source.isHosted) return;
-      for (const platform of platforms) {
-        const key = `${source.key} ${platform}`;
-        if (noted.has(key)) continue;
-        noted.set(key, true);
-        // Trouble with records is told where they are kept.
-        void write(source, platform);
-      }
+      const { key } = source;
+      const due = platforms.filter((platform) => now() - (noted.get(`${key} ${platform}`) ?? -Infinity) >= againMs);
+      if (due.length === 0) return;
+      for (const platform of due) noted.set(`${key} ${platform}`, now());
+      // Trouble with records is told where they are kept.
+      const written = (writing.get(key) ?? Promise.resolve()).then(() => write(key, due));
+      const settled = written.finally(() => writing.get(key) === settled && writing.delete(key));
+      writing.set(key, settled);
     },
   };
 }

@@ -32,14 +32,17 @@ export function createLists({ records }: PullParts, referrers: Referrers): Lists
   }
 
   /** While nobody else is asked, a repository has the tags that are known here. */
-  async function knownTags(source: Source, page: Page): Promise<ListPage['bytes']> {
+  async function knownTags(source: Source, page: Page): Promise<Buffer | undefined> {
     const prefix = `${source.key}:`;
     const names: string[] = [];
+    let isKnown = false;
     for await (const key of records.tags.keys()) {
       const name = key.slice(prefix.length);
+      isKnown ||= key.startsWith(prefix);
       if (!key.startsWith(prefix) || (page.last !== undefined && name <= page.last)) continue;
       if ((await records.tags.get(key))?.digest) names.push(name);
     }
+    if (!isKnown) return undefined;
     const tags = names.toSorted().slice(0, page.n);
     return Buffer.from(JSON.stringify({ name: source.repository, tags }));
   }
@@ -48,8 +51,9 @@ export function createLists({ records }: PullParts, referrers: Referrers): Lists
     async tags(source, route) {
       const asked = source.upstream.list(source.repository, 'tags/list', pageQuery(route.page));
       const answer = await asked.catch(async (error: unknown) => {
-        if (!isNotHeld(error)) throw error;
-        return { bytes: await knownTags(source, route.page), next: undefined };
+        const known = isNotHeld(error) ? await knownTags(source, route.page) : undefined;
+        if (!known) throw error;
+        return { bytes: known, next: undefined };
       });
       if (!answer) {
         throw new NarrowsError('nameUnknown', `${source.upstream.name} has no repository ${source.repository}.`);

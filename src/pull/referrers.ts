@@ -1,4 +1,4 @@
-import { isKind, isNotHeld, isUpstreamTrouble } from '../errors.ts';
+import { NarrowsError, isKind, isNotHeld, isUpstreamTrouble } from '../errors.ts';
 import { asObject, parseJson } from '../oci/json.ts';
 import type { JsonObject } from '../oci/json.ts';
 import { companionTag } from '../oci/reference.ts';
@@ -49,7 +49,14 @@ export function createReferrers({ records, now }: Pick<PullParts, 'records' | 'n
     ) {
       const answer: ListAnswer | undefined =
         (await fromApi(source, subject, query)) ?? (await fromTag(source, subject));
-      found.push(...(answer ? entriesOf(answer.bytes) : []));
+      const entries = answer ? entriesOf(answer.bytes) : [];
+      if (!entries) {
+        throw new NarrowsError(
+          'upstreamUnusable',
+          `${source.upstream.name} answers with what is no list of manifests.`,
+        );
+      }
+      found.push(...entries);
       query = found.length < maxReferrers ? answer?.next : undefined;
     }
     return found.slice(0, maxReferrers);
@@ -69,7 +76,8 @@ export function createReferrers({ records, now }: Pick<PullParts, 'records' | 'n
       try {
         const answer = await fromApi(source, subject, query);
         if (!answer) return await fromTag(source, subject);
-        if (query.size === 0 && !answer.next) await remember(source, subject, entriesOf(answer.bytes));
+        const entries = query.size === 0 && !answer.next ? entriesOf(answer.bytes) : undefined;
+        if (entries) await remember(source, subject, entries);
         return answer;
       } catch (error) {
         if (!isNotHeld(error) && !isUpstreamTrouble(error)) throw error;
@@ -88,7 +96,7 @@ export function createReferrers({ records, now }: Pick<PullParts, 'records' | 'n
         return all;
       } catch (error) {
         if (!isNotHeld(error)) throw error;
-        return last?.manifests ?? entriesOf((await fromTag(source, subject))?.bytes ?? Buffer.alloc(0));
+        return last?.manifests ?? entriesOf((await fromTag(source, subject))?.bytes ?? Buffer.alloc(0)) ?? [];
       }
     },
   };
@@ -104,12 +112,15 @@ async function fromApi(source: Source, subject: Digest, query: URLSearchParams):
   }
 }
 
-/** What is no list of manifests lists none. */
-function entriesOf(bytes: Buffer): JsonObject[] {
+/** Undefined for what is no list of manifests: that says nothing of what there is. */
+function entriesOf(bytes: Buffer): JsonObject[] | undefined {
   try {
-    const entries = asObject(parseJson(bytes))?.['manifests'];
-    return Array.isArray(entries) ? entries.map(asObject).filter((entry) => entry !== undefined) : [];
+    const list = asObject(parseJson(bytes));
+    const entries = list?.['manifests'];
+    // A list of none is `null` in registries written in Go.
+    if (list && entries === null) return [];
+    return Array.isArray(entries) ? entries.map(asObject).filter((entry) => entry !== undefined) : undefined;
   } catch {
-    return [];
+    return undefined;
   }
 }

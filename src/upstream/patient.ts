@@ -61,8 +61,9 @@ export function createPatient(upstream: Upstream, patience: Patience): Upstream 
     }
   }
 
-  function isSpent({ remaining, limit }: Budget): boolean {
-    return remaining <= limit * patience.spare;
+  function isSpent({ remaining, limit, resetsAtMs = Infinity }: Budget): boolean {
+    // What was to grow by now has grown, as far as anyone has said.
+    return remaining <= limit * patience.spare && now() < resetsAtMs;
   }
 
   return {

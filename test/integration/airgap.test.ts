@@ -34,6 +34,10 @@ function sizeOf(contents: readonly Content[]): number {
   return [...each.values()].reduce((total, bytes) => total + bytes, 0);
 }
 
+function distinct(contents: readonly Content[]): string[] {
+  return [...new Set(contents.map(({ digest }) => digest))].toSorted();
+}
+
 /** `blobs/sha256:…`, without the repository. */
 function askedFor(registry: TestRegistry, method: string, kind: string): string[] {
   return registry.seen
@@ -51,7 +55,6 @@ void t.test(
     t.match(await warm(), { code: 0 });
     const blobs = [...images.flatMap((image) => image.blobs), ...signed.blobs];
     const manifests = [...images.flatMap((image) => [image.index, ...image.manifests]), ...signed.manifests];
-    const distinct = (contents: readonly Content[]) => [...new Set(contents.map(({ digest }) => digest))].toSorted();
     t.same(askedFor(registry, 'GET', 'blobs'), distinct(blobs), 'each blob once, and no other');
     t.same(askedFor(registry, 'GET', 'manifests'), distinct(manifests), 'each manifest once, and no other');
     t.same(askedFor(registry, 'HEAD', 'blobs'), [], 'what a manifest lists need not be asked for');
