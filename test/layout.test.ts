@@ -265,6 +265,7 @@ void t.test('every source file has its test', (t) => {
     'src/airgap/parts.ts': 'test/airgap/warm.test.ts',
     'src/airgap/publish.ts': 'test/airgap/import.test.ts',
     'src/airgap/receive.ts': 'test/airgap/corrupted.test.ts',
+    'src/airgap/vouch.ts': 'test/airgap/contradictions.test.ts',
     'src/airgap/yaml-places.ts': 'test/airgap/find-images.test.ts',
     'src/airgap/yaml-tree.ts': 'test/airgap/find-images.test.ts',
     'src/cache/partial-file.ts': 'test/cache/disk.test.ts',

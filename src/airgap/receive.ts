@@ -164,8 +164,8 @@ async function takeBlob(
   const { staging, onBytes } = parts;
   const { bytes, path } = entry;
   seen.add(digest);
-  if ((await staging.has(digest)) === bytes) {
-    // An import that broke off has read it to its digest.
+  if (await staging.isRight(digest, bytes)) {
+    // An import that broke off has brought it.
     await entry.skip();
     onBytes(bytes, totalBytes);
     return;

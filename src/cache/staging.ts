@@ -7,7 +7,7 @@ import { tryLock } from './claim.ts';
 
 /** Content that is not in the store yet, because not all has been seen that it came with. */
 export interface Staging {
-  /** The size of what is staged: it has been read to its digest, by this import or by one that broke off. */
+  /** The size of what is staged. */
   has(digest: Digest): Promise<number | undefined>;
   /**
    * Takes content in. Nothing is left behind of what is not that of the digest.
@@ -15,7 +15,9 @@ export interface Staging {
    * @returns did it hash to the digest, in that many bytes?
    */
   put(digest: Digest, bytes: number, content: AsyncIterable<Buffer>): Promise<boolean>;
-  /** The same without keeping it. */
+  /** Is it staged, and still what it was when it came? Others can write to a disk. */
+  isRight(digest: Digest, bytes: number): Promise<boolean>;
+  /** As `put`, without keeping it. */
   check(digest: Digest, bytes: number, content: AsyncIterable<Buffer>): Promise<boolean>;
   /** The whole of what is small; undefined for what is not here, or larger. */
   read(digest: Digest, maxBytes: number): Promise<Buffer | undefined>;
@@ -45,7 +47,7 @@ export async function openStaging(store: string, now: () => number): Promise<Sta
   await sweep(folder, now() - maxAgeMs);
   const pathOf = (digest: Digest) => join(folder, digest.replace(':', '-'));
 
-  return {
+  const staging: Staging = {
     pathOf,
 
     async has(digest) {
@@ -72,6 +74,16 @@ export async function openStaging(store: string, now: () => number): Promise<Sta
       } finally {
         await file.close();
         await rm(unfinished, { force: true });
+      }
+    },
+
+    async isRight(digest, bytes) {
+      const file = await open(pathOf(digest), constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => undefined);
+      if (!file) return false;
+      try {
+        return await staging.check(digest, bytes, file.createReadStream({ autoClose: false }));
+      } finally {
+        await file.close();
       }
     },
 
@@ -110,6 +122,7 @@ export async function openStaging(store: string, now: () => number): Promise<Sta
 
     close: () => lock.close(),
   };
+  return staging;
 }
 
 async function sweep(folder: string, beforeMs: number): Promise<void> {

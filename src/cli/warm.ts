@@ -78,7 +78,7 @@ async function run(args: readonly string[], flags: WarmFlags, io: Io): Promise<v
       warm(warmParts(background, board), set, wanted),
     );
     // A named set is what it was last said to be; without a name, images come together one by one.
-    if (flags.set !== undefined && !flags.add) dropOthers(bench, set, done, io);
+    if (flags.set !== undefined && !flags.add && list.unusable.length === 0) dropOthers(bench, set, done, io);
     if (!flags.watch) return done;
     io.out(summary(done, places, list.unusable, set));
     await watch(bench, set, everyMs ?? bench.config.warm.every ?? defaultEveryMs, stopping.signal, io);
