@@ -27,6 +27,7 @@ export async function vouchFor(
 ): Promise<ImageTree> {
   const repository = parseRepositoryName(source.key);
   const name = imageName({ repository, reference });
+  if (reference.kind === 'digest' && reference.digest !== entry.digest) throw contradiction(name, entry);
   const platforms = platformsOf(name, contents);
   const wanted = { repository, reference, platforms, withReferrers: true };
   const tree = await readImageTree(reader, wanted, Infinity).catch((error: unknown) => {
@@ -41,9 +42,13 @@ export async function vouchFor(
   return { ...tree, parts, wanted: { ...wanted, platforms: isSparse ? presentPlatforms(tree, parts) : platforms } };
 }
 
-function checkRoot({ image, root, wanted: { reference } }: ImageTree, { digest, bytes }: LayoutEntry): void {
-  const isMeant = reference.kind === 'tag' || reference.digest === digest;
-  if (!isMeant || root.digest !== digest) throw new BundleError('index.json', `says that ${image} is ${digest}`);
+function contradiction(image: string, { digest }: LayoutEntry): BundleError {
+  return new BundleError('index.json', `says that ${image} is ${digest}`);
+}
+
+function checkRoot({ image, root }: ImageTree, entry: LayoutEntry): void {
+  const { digest, bytes } = entry;
+  if (root.digest !== digest) throw contradiction(image, entry);
   if (root.bytes.length === bytes) return;
   throw new BundleError('index.json', `says ${bytes} bytes of ${digest}, which has ${root.bytes.length}`);
 }
