@@ -42,7 +42,7 @@ async function followReferrers(
   const { source, referrersFreshMs } = gathering;
   let listed: readonly JsonObject[] = [];
   try {
-    listed = await reader.referrers(source, subject, referrersFreshMs);
+    listed = await gathering.ask(() => reader.referrers(source, subject, referrersFreshMs));
     gathering.addList(subject, listed);
   } catch (error) {
     gathering.note(error, platform);
@@ -62,7 +62,7 @@ async function followReferrers(
 
 async function followCompanion(reader: Reader, gathering: Gathering, tag: Tag, platform: string): Promise<void> {
   try {
-    const held = await reader.tag(gathering.source, tag);
+    const held = await gathering.ask(() => reader.tag(gathering.source, tag));
     if (!held) return;
     const { digest, mediaType } = held;
     const bytes = held.bytes.length;

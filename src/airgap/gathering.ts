@@ -7,6 +7,7 @@ import type { JsonObject } from '../oci/json.ts';
 import type { HeldManifest } from '../pull/manifests.ts';
 import type { Reader } from '../pull/reader.ts';
 import type { Source } from '../upstream/registries.ts';
+import { createTurns } from './turns.ts';
 import type { Tag } from '../oci/reference.ts';
 
 /** One digest that belongs to an image, for one of its platforms. */
@@ -57,6 +58,8 @@ export interface Gathering {
   addCompanion(companion: Companion): void;
   /** @returns false for one that is known already */
   addReferrer(part: Part): boolean;
+  /** Asks the reader in its turn. @throws the signal's reason */
+  ask<T>(question: () => Promise<T>): Promise<T>;
   /** A manifest or an index that something lists, with all that it lists in its turn. */
   follow(child: Descriptor, platform: string, isAbout: boolean): Promise<void>;
   followDocument(document: Document, platform: string, isAbout: boolean): Promise<void>;
@@ -69,8 +72,21 @@ export interface Gathering {
 }
 
 const maxIndexDepth = 4;
+/** Of one image, for each platform; the largest in the field have a few hundred. */
+const maxDocuments = 4096;
+const maxReferrers = 1000;
+/** Questions of one image at once. */
+const atOnce = 16;
 
-export function createGathering(reader: Reader, source: Source, referrersFreshMs: number): Gathering {
+export function createGathering(
+  reader: Reader,
+  source: Source,
+  referrersFreshMs: number,
+  signal?: AbortSignal,
+): Gathering {
+  const turns = createTurns(atOnce);
+  const followed = new Map<string, Promise<void>>();
+  let isTooMuch = false;
   const parts = new Map<string, Part>();
   const companions = new Map<string, Companion>();
   const referrers = new Map<Digest, Part>();
@@ -95,28 +111,45 @@ export function createGathering(reader: Reader, source: Source, referrersFreshMs
     gaps.push({ error, platform, ...(digest && { digest }) });
   }
 
+  /** Once for each platform, however often it is listed: a few small indexes can list one another's children a million times. */
   async function follow(child: Descriptor, platform: string, isAbout: boolean, depth = 0): Promise<void> {
+    const key = `${child.digest} ${platform} ${isAbout}`;
+    if (followed.has(key)) return followed.get(key);
+    if (followed.size >= maxDocuments) return tooMany(platform);
+    const running = followOnce(child, platform, isAbout, depth);
+    followed.set(key, running);
+    return running;
+  }
+
+  function tooMany(platform: string): void {
+    if (isTooMuch) return;
+    isTooMuch = true;
+    note(new NarrowsError('upstreamManifestInvalid', `It consists of more than ${maxDocuments} documents.`), platform);
+  }
+
+  async function followOnce(child: Descriptor, platform: string, isAbout: boolean, depth: number): Promise<void> {
     const kind = isIndexType(child.mediaType) ? 'index' : 'manifest';
     add({ ...sizeOf(child), kind, platform, isAbout });
     try {
-      const held = await reader.manifest(source, child.digest);
-      if (held) {
-        documents.set(held.digest, held);
-        // What says that it is an image has to be one: else nobody knows what belongs to it.
-        const document =
-          isManifestType(child.mediaType) || isIndexType(child.mediaType)
-            ? parseDocument(held.bytes, child.mediaType)
-            : documentOf(held);
-        return await followDocument(document, platform, isAbout, depth);
+      const held = await ask(() => reader.manifest(source, child.digest));
+      if (!held) {
+        throw new NarrowsError('manifestUnknown', `${source.key} lists ${child.digest} and does not hold it.`);
       }
-      note(
-        new NarrowsError('manifestUnknown', `${source.key} lists ${child.digest} and does not hold it.`),
-        platform,
-        child.digest,
-      );
+      documents.set(held.digest, held);
+      // What says that it is an image has to be one: else nobody knows what belongs to it.
+      const isKnown = isManifestType(child.mediaType) || isIndexType(child.mediaType);
+      const document = isKnown ? parseDocument(held.bytes, child.mediaType) : documentOf(held);
+      await followDocument(document, platform, isAbout, depth);
     } catch (error) {
       note(error, platform, child.digest);
     }
+  }
+
+  function ask<T>(question: () => Promise<T>): Promise<T> {
+    return turns.run(() => {
+      signal?.throwIfAborted();
+      return question();
+    });
   }
 
   async function followDocument(document: Document, platform: string, isAbout: boolean, depth = 0): Promise<void> {
@@ -133,9 +166,14 @@ export function createGathering(reader: Reader, source: Source, referrersFreshMs
     addCompanion: (companion) => void companions.set(companion.tag, companion),
     addReferrer(part) {
       if (referrers.has(part.digest)) return false;
+      if (referrers.size >= maxReferrers) {
+        tooMany(part.platform);
+        return false;
+      }
       referrers.set(part.digest, part);
       return true;
     },
+    ask,
     follow,
     followDocument,
     note,

@@ -54,7 +54,12 @@ export function imageName({ repository, reference }: Pick<Wanted, 'repository' |
  * @param referrersFreshMs how long a list of what is said about a digest is believed
  * @throws NarrowsError why there is no such image, or why its first document cannot be had
  */
-export async function readImageTree(reader: Reader, wanted: Wanted, referrersFreshMs: number): Promise<ImageTree> {
+export async function readImageTree(
+  reader: Reader,
+  wanted: Wanted,
+  referrersFreshMs: number,
+  signal?: AbortSignal,
+): Promise<ImageTree> {
   const { reference, withReferrers } = wanted;
   const source = reader.find(wanted.repository);
   const isTag = reference.kind === 'tag';
@@ -63,7 +68,7 @@ export async function readImageTree(reader: Reader, wanted: Wanted, referrersFre
     throw new NarrowsError('manifestUnknown', `${source.upstream.name} has no ${imageName(wanted)}.`);
   }
   const document = parseDocument(root.bytes, root.mediaType);
-  const gathering = createGathering(reader, source, referrersFreshMs);
+  const gathering = createGathering(reader, source, referrersFreshMs, signal);
   gathering.addDocument(root);
   gathering.add({
     digest: root.digest,

@@ -1,6 +1,7 @@
 import type { Digest } from '../oci/digest.ts';
 import type { ImageName } from '../oci/reference.ts';
 import type { Reader } from '../pull/reader.ts';
+import type { Source } from '../upstream/registries.ts';
 import type { ImageTree } from './image-tree.ts';
 import { createLayoutReader, readLayout } from './layout.ts';
 import { publish } from './publish.ts';
@@ -16,6 +17,10 @@ export interface ImportParts extends ReceiveParts, PublishParts {
   /** A document that the store has. */
   readStored(digest: Digest): Promise<Buffer | undefined>;
   readonly maxDocumentBytes: number;
+  /** Is a repository known to have it? */
+  isKnown(source: Source, digest: Digest): Promise<boolean>;
+  /** What was held for an import may go again. */
+  release(): void;
 }
 
 export interface ImportOptions {
@@ -62,9 +67,21 @@ export async function importBundle(
     );
     const layout = readLayout(index, parts.find, as);
     if (contents) checkNames(layout, contents);
-    const sizeOf = async (digest: Digest) => (await parts.staging.has(digest)) ?? parts.has(digest);
-    const readDocument = async (digest: Digest) =>
-      (await parts.staging.read(digest, parts.maxDocumentBytes)) ?? parts.readStored(digest);
+    const needs = new Set(contents?.needs.map(({ digest }) => digest));
+    // What is not in the bundle is somebody else's, but for what the repository is known to have: a list of digests
+    // must not open what another repository keeps to itself.
+    const mayUse = async (source: Source, digest: Digest) => {
+      if (seen.has(digest)) return true;
+      const sources = needs.has(digest) ? [source, ...layout.images.map((image) => image.source)] : [source];
+      for (const one of sources) if (await parts.isKnown(one, digest)) return true;
+      return false;
+    };
+    const sizeOf = async (source: Source, digest: Digest) =>
+      (await mayUse(source, digest)) ? ((await parts.staging.has(digest)) ?? parts.has(digest)) : undefined;
+    const readDocument = async (source: Source, digest: Digest) =>
+      (await mayUse(source, digest))
+        ? ((await parts.staging.read(digest, parts.maxDocumentBytes)) ?? parts.readStored(digest))
+        : undefined;
     const reader = await createLayoutReader(layout, parts.find, readDocument, sizeOf);
     await checkAbout(layout, sizeOf);
     const images: ImageTree[] = [];
@@ -77,6 +94,8 @@ export async function importBundle(
     // Interrupted, or with a broken medium, it goes on later; what is wrong leaves nothing.
     if (error instanceof BundleError) await parts.staging.discard(seen);
     throw error;
+  } finally {
+    parts.release();
   }
 }
 

@@ -3,6 +3,8 @@ import { endOf, nextWithin } from './schedule.ts';
 import type { Hours } from './schedule.ts';
 
 export interface KeepUpOptions {
+  /** When it was last done, by whomever; by default now. */
+  readonly lastMs?: number;
   readonly everyMs: number;
   readonly hours: readonly Hours[];
   readonly signal: AbortSignal;
@@ -17,9 +19,17 @@ export interface KeepUpOptions {
 const maxWaitMs = 2 ** 31 - 1;
 
 /** Does the same again and again, so often and in the hours that it may. Resolves when the signal is raised. */
-export async function keepUp({ everyMs, hours, signal, now, onWait, round }: KeepUpOptions): Promise<void> {
-  for (let lastMs = now(); ; lastMs = now()) {
-    const dueMs = nextWithin(lastMs + everyMs, hours);
+export async function keepUp({
+  lastMs: beganMs,
+  everyMs,
+  hours,
+  signal,
+  now,
+  onWait,
+  round,
+}: KeepUpOptions): Promise<void> {
+  for (let lastMs = beganMs ?? now(); ; lastMs = now()) {
+    const dueMs = nextWithin(Math.max(now(), lastMs + everyMs), hours);
     onWait(dueMs);
     try {
       for (let leftMs; (leftMs = dueMs - now()) > 0;) await delay(Math.min(leftMs, maxWaitMs), undefined, { signal });

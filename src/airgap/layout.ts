@@ -113,7 +113,7 @@ function tagIn({ annotations: notes }: LayoutEntry): Tag | undefined {
 }
 
 /** Reads the bytes of a document, wherever they lie; undefined for what is not here. */
-export type ReadDocument = (digest: Digest) => Promise<Buffer | undefined>;
+export type ReadDocument = (source: Source, digest: Digest) => Promise<Buffer | undefined>;
 
 /**
  * A layout as a repository's content, so that it is gone through as every other image is. What is not in it, and not
@@ -123,7 +123,7 @@ export async function createLayoutReader(
   { images, about }: Layout,
   find: Reader['find'],
   readDocument: ReadDocument,
-  sizeOf: (digest: Digest) => Promise<number | undefined>,
+  sizeOf: (source: Source, digest: Digest) => Promise<number | undefined>,
 ): Promise<Reader> {
   const typeOf = new Map<Digest, string>();
   const tags = new Map<string, Digest>();
@@ -148,7 +148,7 @@ export async function createLayoutReader(
 
   /** A referrer is found by what it says of itself, as registries do (distribution-spec "Listing Referrers"). */
   async function file(source: Source, { digest, bytes, mediaType }: LayoutEntry): Promise<void> {
-    const held = await readDocument(digest);
+    const held = await readDocument(source, digest);
     const document = held && documentOf({ bytes: held, mediaType });
     if (!document || document.kind === 'opaque') return;
     const subject = asObject(document.source['subject'])?.['digest'];
@@ -167,8 +167,8 @@ export async function createLayoutReader(
     subjects.set(key, [...(subjects.get(key) ?? []), listed]);
   }
 
-  async function manifest(_: Source, digest: Digest): Promise<HeldManifest> {
-    const bytes = await readDocument(digest);
+  async function manifest(source: Source, digest: Digest): Promise<HeldManifest> {
+    const bytes = await readDocument(source, digest);
     if (!bytes) throw notHeld(digest);
     // Where no descriptor has named a type, the document does.
     const mediaType = documentOf({ bytes, mediaType: typeOf.get(digest) ?? '' }).mediaType;
@@ -184,8 +184,8 @@ export async function createLayoutReader(
     manifest,
     referrers: (source, subject) => Promise.resolve(subjects.get(`${source.key}@${subject}`) ?? []),
     overlaysOf: () => [],
-    held: (_, digest) => sizeOf(digest),
-    small: async (_, digest) => readDocument(digest),
+    held: sizeOf,
+    small: readDocument,
     blob: (_, digest) => Promise.reject(notHeld(digest)),
     fetch: (_, digest) => Promise.reject(notHeld(digest)),
   };

@@ -19,8 +19,12 @@ export interface ReceiveParts {
   readonly staging: Staging;
   /** The size of what the store has. */
   has(digest: Digest): Promise<number | undefined>;
-  /** Makes room on the disk, by what may go. @returns how much there is then, and how much of it may stay for good */
-  makeRoom(bytes: number): Promise<{ freeBytes: number; keptBytes: number }>;
+  /** How much more may stay in the store for good. */
+  keptBytes(): number;
+  /** Makes room on the disk by what may go, where there is as much of it. @returns how much there is then */
+  makeRoom(bytes: number): Promise<number>;
+  /** What is here already must not go meanwhile. */
+  hold(digests: readonly Digest[]): void;
   /** @throws BundleError for contents that are not signed as they have to be */
   checkSignature(contents: Buffer | undefined, signature: Buffer | undefined): void;
   /** What has been seen of how much, where that is known. */
@@ -74,24 +78,23 @@ async function receiveBundle(
   if (!first.isPlain) throw new BundleError(first.path, 'has a header that no bundle of narrows has');
   const bytes = await readWhole(first, maxContentsBytes);
   const contents = readContents(bytes, first.path);
-  await checkNeeds(parts, contents);
-  await checkRoom(parts, contents.blobs);
   const totalBytes = contents.blobs.reduce((total, blob) => total + blob.bytes, 0);
   const digest = contentsDigest(first.path);
   const expected: (Listed & { path: string })[] = [
     ...contents.files,
     ...contents.blobs.map((blob) => ({ ...blob, path: blobPath(blob.digest) })),
   ];
-  let signature: Buffer | undefined;
+  let isSigned = false;
   let index: Buffer | undefined;
   let at = 0;
   for await (const entry of rest) {
-    if (at === 0 && signature === undefined && entry.path === signaturePath(digest)) {
-      signature = await readWhole(entry, maxSmallBytes);
-      parts.checkSignature(bytes, signature);
-      continue;
+    if (at === 0 && !isSigned) {
+      isSigned = entry.path === signaturePath(digest);
+      // Before anything else is believed of what it says.
+      parts.checkSignature(bytes, isSigned ? await readWhole(entry, maxSmallBytes) : undefined);
+      await prepare(parts, contents);
+      if (isSigned) continue;
     }
-    if (at === 0 && signature === undefined) parts.checkSignature(bytes, undefined);
     const next = expected[at++];
     if (!next) throw new BundleError(entry.path, 'is more than the bundle says it holds');
     if (entry.path !== next.path) throw new BundleError(entry.path, `stands where ${next.path} should be`);
@@ -111,6 +114,14 @@ async function receiveBundle(
   return { contents, index: readIndex(index) };
 }
 
+/** What the bundle counts on is here and stays, and there is room for the rest. @throws BundleError */
+async function prepare(parts: ReceiveParts, contents: Contents): Promise<void> {
+  parts.hold([...contents.needs, ...contents.blobs].map(({ digest }) => digest));
+  await checkNeeds(parts, contents);
+  const take = createRoom(parts, 'the bundle');
+  await take(contents.blobs);
+}
+
 /** A layout as others write it: in any order, with folders and files beside it that say nothing of the content. */
 async function receiveLayout(
   parts: ReceiveParts,
@@ -123,7 +134,7 @@ async function receiveLayout(
   let index: LayoutEntry[] | undefined;
   let isLayout = false;
   const paths = new Set<string>();
-  const blobs: Listed[] = [];
+  const takeRoom = createRoom(parts, 'the layout');
   async function take(entry: TarEntry): Promise<void> {
     const path = entry.path.replace(/^\.\//, '');
     if (paths.has(path)) throw new BundleError(path, 'is there twice');
@@ -131,9 +142,7 @@ async function receiveLayout(
     const [, algorithm, hex] = /^blobs\/([a-z0-9]+)\/([0-9a-f]+)$/.exec(path) ?? [];
     const digest = `${algorithm}:${hex}`;
     if (isDigest(digest)) {
-      blobs.push({ digest, bytes: entry.bytes });
-      // Of what others wrote nobody knows beforehand how much it is.
-      await checkRoom(parts, blobs);
+      await takeRoom([{ digest, bytes: entry.bytes }]);
       return takeBlob(parts, entry, digest, seen, undefined);
     }
     if (path === 'index.json') index = readIndex(await readWhole(entry, maxIndexBytes));
@@ -196,27 +205,41 @@ async function checkNeeds({ has }: ReceiveParts, { needs, since }: Contents): Pr
   );
 }
 
-/** What is here takes no more room, what is staged none on the disk. @throws BundleError */
-async function checkRoom({ has, staging, makeRoom }: ReceiveParts, blobs: readonly Listed[]): Promise<void> {
+/**
+ * Room for what comes: what is here takes no more, what is staged none on the disk.
+ *
+ * @returns takes room for more. @throws BundleError where there is none
+ */
+function createRoom({ has, staging, keptBytes, makeRoom }: ReceiveParts, what: string) {
+  const mayStayBytes = keptBytes();
   let newBytes = 0;
   let unstagedBytes = 0;
-  for (const { digest, bytes } of blobs) {
-    if ((await has(digest)) === bytes) continue;
-    newBytes += bytes;
-    if ((await staging.has(digest)) !== bytes) unstagedBytes += bytes;
-  }
-  const { freeBytes, keptBytes } = await makeRoom(unstagedBytes);
-  const what = blobs.length === 1 ? blobPath(blobs[0]!.digest) : 'the bundle';
-  if (newBytes > keptBytes) {
-    throw new BundleError(
-      what,
-      `brings ${newBytes} bytes, and there is room for ${Math.max(0, keptBytes)} beside what is pinned: raise cache.disk.maxSize, or drop a set`,
-    );
-  }
-  if (unstagedBytes > freeBytes) {
-    throw new BundleError(what, `brings ${unstagedBytes} bytes, and the disk has room for ${freeBytes}`);
-  }
+  let madeBytes = 0;
+  return async (blobs: readonly Listed[]): Promise<void> => {
+    for (const { digest, bytes } of blobs) {
+      if ((await has(digest)) === bytes) continue;
+      newBytes += bytes;
+      if ((await staging.has(digest)) !== bytes) unstagedBytes += bytes;
+    }
+    if (newBytes > mayStayBytes) {
+      const room = Math.max(0, mayStayBytes);
+      const advice = 'raise cache.disk.maxSize, or drop a set';
+      throw new BundleError(
+        what,
+        `brings ${newBytes} bytes, and there is room for ${room} beside what is pinned: ${advice}`,
+      );
+    }
+    // Some at a time: of a layout that others wrote nobody knows beforehand how much it is.
+    if (unstagedBytes <= madeBytes) return;
+    const freeBytes = await makeRoom(Math.max(unstagedBytes - madeBytes, stepBytes));
+    madeBytes += freeBytes;
+    if (unstagedBytes > madeBytes) {
+      throw new BundleError(what, `brings ${unstagedBytes} bytes, and the disk has room for ${madeBytes}`);
+    }
+  };
 }
+
+const stepBytes = 64 * 1024 * 1024;
 
 async function readWhole({ path, bytes, content }: TarEntry, maxBytes: number): Promise<Buffer> {
   if (bytes > maxBytes) throw new BundleError(path, `is larger than the ${maxBytes} bytes that it may be`);

@@ -5,6 +5,7 @@ import { parsePlatform } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseRepositoryName } from '../oci/reference.ts';
 import type { Reader } from '../pull/reader.ts';
+import type { Source } from '../upstream/registries.ts';
 import { blobPath } from './bundle.ts';
 import type { Contents, LayoutEntry } from './bundle.ts';
 import type { Part } from './gathering.ts';
@@ -98,10 +99,10 @@ export function checkNames({ images }: Layout, contents: Contents): void {
 /** A signature that is named has to be there: nobody would miss it before it is needed. */
 export async function checkAbout(
   { about }: Layout,
-  sizeOf: (digest: Digest) => Promise<number | undefined>,
+  sizeOf: (source: Source, digest: Digest) => Promise<number | undefined>,
 ): Promise<void> {
   for (const { source, entry } of about) {
-    const size = await sizeOf(entry.digest);
+    const size = await sizeOf(source, entry.digest);
     if (size === undefined) throw missing(entry.digest, source.key);
     if (size !== entry.bytes) {
       throw new BundleError('index.json', `says ${entry.bytes} bytes of ${entry.digest}, which has ${size}`);

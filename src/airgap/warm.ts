@@ -1,4 +1,4 @@
-import type { Sets } from '../cache/sets.ts';
+import type { SetEntry, Sets } from '../cache/sets.ts';
 import { NarrowsError, isKind } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatPlatform } from '../oci/platform.ts';
@@ -125,7 +125,7 @@ async function attempt(parts: WarmParts, fetcher: Fetcher, set: string, wanted: 
   let fetchedBytes = 0;
   try {
     signal.throwIfAborted();
-    tree = await readImageTree(reader, wanted, parts.referrersFreshMs);
+    tree = await readImageTree(reader, wanted, parts.referrersFreshMs, signal);
     for (const { error } of tree.gaps) problems.add(sentenceOf(error));
     const { source } = tree;
     const documents = tree.documents.filter(({ state }) => state === 'miss');
@@ -133,7 +133,7 @@ async function attempt(parts: WarmParts, fetcher: Fetcher, set: string, wanted: 
     const content = eachOnce(tree.parts);
     // Before anything comes: the server beside must not take away again what is on its way.
     const digests = content.map(({ digest }) => digest);
-    sets.reserve(set, image, digests);
+    sets.reserve(set, entryOf(parts, tree, false), digests);
     const missing = await fetcher.missing(content);
     checkRoom(shelf, sum(missing));
     observer.planned(image, sum(content), sum(missing));
@@ -156,18 +156,21 @@ async function attempt(parts: WarmParts, fetcher: Fetcher, set: string, wanted: 
 }
 
 /** Nothing good is lost: what an image was before stays pinned until what it is now is here. */
-function keep({ sets, now }: WarmParts, set: string, tree: ImageTree, { image, status }: WarmedImage): void {
-  const { wanted, root } = tree;
-  const entry = {
+function keep(parts: WarmParts, set: string, tree: ImageTree, { status }: WarmedImage): void {
+  const entry = entryOf(parts, tree, status === 'complete');
+  const digests = eachOnce(tree.parts).map(({ digest }) => digest);
+  parts.sets.put(set, entry, digests, { keepsOthers: !entry.isComplete });
+}
+
+function entryOf({ now }: WarmParts, { image, root, wanted }: ImageTree, isComplete: boolean): SetEntry {
+  return {
     image,
     digest: root.digest,
     platforms: platformNames(wanted.asked ?? wanted.platforms),
     referrers: wanted.withReferrers,
-    isComplete: status === 'complete',
+    isComplete,
     warmedAtMs: now(),
   };
-  const digests = eachOnce(tree.parts).map(({ digest }) => digest);
-  sets.put(set, entry, digests, { keepsOthers: !entry.isComplete });
 }
 
 function failure(image: string, problems: readonly string[]): WarmedImage {

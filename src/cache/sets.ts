@@ -33,8 +33,11 @@ export interface Sets {
   entries(set: string): SetEntry[];
   /** Who holds images of a repository. */
   holding(repositoryKey: string): (SetEntry & { readonly set: string })[];
-  /** What is on its way to a set must not go meanwhile; it stays beside what the image has already. */
-  reserve(set: string, image: string, digests: readonly Digest[]): void;
+  /**
+   * What is on its way to a set must not go meanwhile; it stays beside what the image has already. An image that is not
+   * in the set yet is from now on: what is pinned can be seen, and dropped.
+   */
+  reserve(set: string, entry: SetEntry, digests: readonly Digest[]): void;
   /**
    * The image is this now: its pins are these, all at once.
    *
@@ -68,6 +71,7 @@ export function createSets(database: DatabaseSync, transaction: (action: () => v
   const entries = sql('SELECT * FROM sets WHERE name = ? ORDER BY image');
   const holding = sql('SELECT * FROM sets WHERE image > ?1 AND image < ?2 ORDER BY name, image');
   const put = sql('INSERT OR REPLACE INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)');
+  const begin = sql('INSERT OR IGNORE INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)');
   const remove = sql('DELETE FROM sets WHERE name = ?1 AND (?2 IS NULL OR image = ?2)');
   const pin = sql('INSERT OR REPLACE INTO pins VALUES (?, ?, 0)');
   const unpin = sql('DELETE FROM pins WHERE name = ?');
@@ -95,17 +99,18 @@ export function createSets(database: DatabaseSync, transaction: (action: () => v
         holding.all(from, to).map((row) => ({ ...entryOf(row), set: String(row['name']) })),
       );
     },
-    reserve(set, image, digests) {
+    reserve(set, entry, digests) {
       transaction(() => {
-        for (const digest of digests) pin.run(pinName(set, image), digest);
+        for (const digest of digests) pin.run(pinName(set, entry.image), digest);
+        begin.run(...rowOf(set, entry));
       });
     },
     put(set, entry, digests, { keepsOthers } = { keepsOthers: false }) {
-      const { image, digest, platforms, referrers, isComplete, warmedAtMs } = entry;
+      const { image } = entry;
       transaction(() => {
         if (!keepsOthers) unpin.run(pinName(set, image));
         for (const one of digests) pin.run(pinName(set, image), one);
-        put.run(set, image, digest, platforms.join(','), Number(referrers), Number(isComplete), warmedAtMs);
+        put.run(...rowOf(set, entry));
       });
     },
     remove(set, image) {
@@ -130,6 +135,11 @@ export function createSets(database: DatabaseSync, transaction: (action: () => v
 
 function pinName(set: string, image: string): string {
   return `set:${set} ${image}`;
+}
+
+function rowOf(set: string, entry: SetEntry): [string, string, string, string, number, number, number] {
+  const { image, digest, platforms, referrers, isComplete, warmedAtMs } = entry;
+  return [set, image, digest, platforms.join(','), Number(referrers), Number(isComplete), warmedAtMs];
 }
 
 function entryOf(row: Record<string, unknown>): SetEntry {

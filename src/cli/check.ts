@@ -9,7 +9,7 @@ import { readImageList } from './image-list.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { collect } from './serve.ts';
-import { formatBytes, formatCount, formatTable } from './show.ts';
+import { formatBytes, formatCount, formatTable, printable } from './show.ts';
 import { withWorkbench } from './workbench.ts';
 import type { StoreFlags } from './workbench.ts';
 
@@ -59,7 +59,7 @@ async function run(args: readonly string[], flags: CheckFlags, io: Io): Promise<
   } else {
     io.out(tableOf(checked));
     if (flags.details) io.out(detailsOf(checked));
-    for (const sentence of list.unusable) io.out(`\n${sentence}\n`);
+    for (const sentence of list.unusable) io.out(`\n${printable(sentence)}\n`);
   }
   if (!isWhole) throw new CommandError(1, advice(checked, lacking, flags));
   if (!flags.json) io.out(`\n${formatCount(checked.length, 'image')} complete: nothing of them is missing here\n`);

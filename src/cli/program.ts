@@ -12,6 +12,7 @@ import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { serveCommand } from './serve.ts';
 import { setsCommand } from './sets.ts';
+import { printable } from './show.ts';
 import { verifyCommand } from './verify.ts';
 import { warmCommand } from './warm.ts';
 
@@ -50,7 +51,7 @@ export async function run(args: readonly string[], io: Io): Promise<0 | 1 | 2> {
     // Commander has printed its own.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     if (!(error instanceof CommandError)) throw error;
-    io.err(`${error.message}\n`);
+    io.err(`${printable(error.message)}\n`);
     return error.exitCode;
   }
 }

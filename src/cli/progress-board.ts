@@ -1,7 +1,8 @@
 import { styleText } from 'node:util';
 import type { WarmedImage } from '../airgap/warm.ts';
 import type { Io } from './io.ts';
-import { formatBytes, formatCount, formatDuration } from './show.ts';
+import { formatBytes, formatCount, formatDuration, printable } from './show.ts';
+import { plain } from '../log.ts';
 
 /** What long work on many images looks like while it goes on. */
 export interface Board {
@@ -65,7 +66,7 @@ export function createBoard(io: Io, imageCount: number): Board {
     planned(image, bytes, missingBytes) {
       running.set(image, { done: 0, total: missingBytes });
       totalBytes += missingBytes;
-      if (!io.isTerminal) say(`${image}: ${formatBytes(bytes)}, ${formatBytes(missingBytes)} of it to fetch`);
+      if (!io.isTerminal) say(`${plain(image)}: ${formatBytes(bytes)}, ${formatBytes(missingBytes)} of it to fetch`);
       draw();
     },
     received(image, bytes) {
@@ -79,7 +80,7 @@ export function createBoard(io: Io, imageCount: number): Board {
       finished++;
       say(sentenceOf(report));
     },
-    say,
+    say: (text) => say(printable(text)),
     end: clear,
   };
 }
@@ -99,6 +100,6 @@ function barOf(image: string, { done, total }: Line, columns: number): string {
 
 function sentenceOf({ image, status, bytes, fetchedBytes, problems }: WarmedImage): string {
   const fetched = fetchedBytes > 0 ? `${formatBytes(fetchedBytes)} fetched` : 'nothing to fetch';
-  if (status === 'complete') return `${styleText('green', '✔')} ${image}: ${formatBytes(bytes)}, ${fetched}`;
-  return `${styleText('red', '✘')} ${image}: ${problems[0] ?? status}`;
+  if (status === 'complete') return `${styleText('green', '✔')} ${plain(image)}: ${formatBytes(bytes)}, ${fetched}`;
+  return `${styleText('red', '✘')} ${plain(image)}: ${plain(problems[0] ?? status)}`;
 }

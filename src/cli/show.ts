@@ -49,6 +49,11 @@ export function formatTable(head: readonly string[], cells: readonly (readonly s
   return [line(head, true), ...rows.map((one) => line(one, false))].map((text) => `${text}\n`).join('');
 }
 
+/** Sentences that name what others wrote, for a terminal that would obey it. */
+export function printable(text: string): string {
+  return text.split('\n').map(plain).join('\n');
+}
+
 export interface Progress {
   add(bytes: number): void;
   end(): void;

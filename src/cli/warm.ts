@@ -16,7 +16,7 @@ import type { Io } from './io.ts';
 import { createBoard } from './progress-board.ts';
 import type { Board } from './progress-board.ts';
 import { collect } from './serve.ts';
-import { formatBytes, formatCount, formatDuration, formatTable } from './show.ts';
+import { formatBytes, formatCount, formatDuration, formatTable, printable } from './show.ts';
 import { withWorkbench } from './workbench.ts';
 import type { StoreFlags, Workbench } from './workbench.ts';
 
@@ -192,7 +192,7 @@ function summary(
   const fetchedBytes = reports.reduce((total, report) => total + report.fetchedBytes, 0);
   const last = `${complete} of ${formatCount(reports.length, 'image')} complete, ${formatBytes(fetchedBytes)} fetched; they stay as the set ${set}\n`;
   const list = [...problems, ...skipped];
-  return `${table}\n${list.length > 0 ? `Not complete:\n${list.join('')}\n` : ''}${last}`;
+  return `${table}\n${list.length > 0 ? `Not complete:\n${printable(list.join(''))}\n` : ''}${last}`;
 }
 
 function namedIn(places: readonly string[] | undefined): string {

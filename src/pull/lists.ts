@@ -5,6 +5,7 @@ import { mediaTypes } from '../oci/media-types.ts';
 import type { Digest } from '../oci/digest.ts';
 import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
+import type { ListAnswer } from '../upstream/upstream.ts';
 import type { PullParts } from './parts.ts';
 import type { Referrers } from './referrers.ts';
 import type { Page, Route } from './request.ts';
@@ -32,7 +33,7 @@ export function createLists({ records }: PullParts, referrers: Referrers): Lists
   }
 
   /** While nobody else is asked, a repository has the tags that are known here. */
-  async function knownTags(source: Source, page: Page): Promise<Buffer | undefined> {
+  async function knownTags(source: Source, page: Page): Promise<ListAnswer | undefined> {
     const prefix = `${source.key}:`;
     const names: string[] = [];
     let isKnown = false;
@@ -43,8 +44,13 @@ export function createLists({ records }: PullParts, referrers: Referrers): Lists
       if ((await records.tags.get(key))?.digest) names.push(name);
     }
     if (!isKnown) return undefined;
-    const tags = names.toSorted().slice(0, page.n);
-    return Buffer.from(JSON.stringify({ name: source.repository, tags }));
+    const size = Math.min(page.n ?? Infinity, names.length);
+    const tags = names.toSorted().slice(0, size);
+    const last = tags.at(-1);
+    return {
+      bytes: Buffer.from(JSON.stringify({ name: source.repository, tags })),
+      ...(names.length > size && last !== undefined && { next: new URLSearchParams({ n: String(size), last }) }),
+    };
   }
 
   return {
@@ -53,7 +59,7 @@ export function createLists({ records }: PullParts, referrers: Referrers): Lists
       const answer = await asked.catch(async (error: unknown) => {
         const known = isNotHeld(error) ? await knownTags(source, route.page) : undefined;
         if (!known) throw error;
-        return { bytes: known, next: undefined };
+        return known;
       });
       if (!answer) {
         throw new NarrowsError('nameUnknown', `${source.upstream.name} has no repository ${source.repository}.`);

@@ -114,7 +114,8 @@ export function createPull(parts: PullParts): Pull {
   /** Who says what it runs is believed; of the others, what they fetch of an index tells it. */
   function noteDemand({ route, method }: PullRequest, source: Source, set: PlatformSet | undefined): void {
     if (route.kind !== 'manifest' || set === 'any' || method !== 'GET') return;
-    if (set) return demand.note(source, set.map(formatPlatform));
+    // A list of platforms is what someone copies; one is what a machine runs.
+    if (set) return demand.note(source, set.length === 1 ? set.map(formatPlatform) : []);
     const digest = digestIn(route);
     const served = digest ? parts.graph.served(digest).platforms : [];
     if (served.length === 1) demand.note(source, served);

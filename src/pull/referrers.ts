@@ -67,7 +67,12 @@ export function createReferrers({ records, now }: Pick<PullParts, 'records' | 'n
     return record && { bytes: Buffer.from(JSON.stringify({ manifests: record.manifests })) };
   }
 
+  /** That nothing is said about a digest is worth a record of what is here alone: digests can be made up without end. */
   async function remember(source: Source, subject: Digest, manifests: readonly JsonObject[]): Promise<void> {
+    const key = contentKey(source, subject);
+    const isKnown = async () =>
+      (await records.manifests.get(key)) !== undefined || (await records.referrers.get(key)) !== undefined;
+    if (manifests.length === 0 && !(await isKnown())) return;
     await records.referrers.set(contentKey(source, subject), { manifests, checkedAtMs: now() });
   }
 

@@ -3,6 +3,7 @@ import { statfsSync } from 'node:fs';
 import type { ImportParts } from '../airgap/import.ts';
 import type { Shelf } from '../airgap/fetcher.ts';
 import type { WarmObserver, WarmParts } from '../airgap/warm.ts';
+import { contentKey } from '../cache/records.ts';
 import type { Staging } from '../cache/staging.ts';
 import type { Config } from '../config.ts';
 import type { Pull } from '../pull/pull.ts';
@@ -65,6 +66,7 @@ export interface ImportWiring {
 
 export function importParts({ config, work, staging, checkSignature, onBytes, now }: ImportWiring): ImportParts {
   const { disk, store, catalog, evictor, records, graph } = work.storage;
+  const { path, maxSize } = config.cache.disk;
   const maxDocumentBytes = config.limits.manifestSize;
   return {
     find: work.pull.reader.find,
@@ -76,17 +78,31 @@ export function importParts({ config, work, staging, checkSignature, onBytes, no
     sets: catalog.sets,
     records,
     graph,
+    keptBytes: () => maxSize - catalog.pinnedBytes(),
     async makeRoom(bytes) {
-      const { path, maxSize } = config.cache.disk;
       const short = bytes - freeBytes(path);
-      if (short > 0) await evictor.run(Math.max(0, catalog.totalBytes() - short));
-      return { freeBytes: freeBytes(path), keptBytes: maxSize - catalog.pinnedBytes() };
+      const mayGoBytes = catalog.totalBytes() - catalog.pinnedBytes();
+      // Where that would not be enough nothing has to go.
+      if (short > 0 && short <= mayGoBytes) await evictor.run(catalog.totalBytes() - short);
+      return freeBytes(path);
     },
+    hold: (digests) =>
+      catalog.pin(
+        importPin,
+        digests.map((digest) => ({ digest, deep: false })),
+      ),
+    release: () => catalog.unpin(importPin),
+    isKnown: async (source, digest) =>
+      (await records.blobs.get(contentKey(source, digest))) !== undefined ||
+      (await records.manifests.get(contentKey(source, digest))) !== undefined,
     checkSignature,
     onBytes,
     now,
   };
 }
+
+/** What an import that was killed held, the next one lets go. */
+const importPin = 'import';
 
 function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);

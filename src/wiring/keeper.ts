@@ -24,7 +24,10 @@ export function startKeeper({ config, log, now, closers }: Context, work: PullWo
   const stopping = new AbortController();
   const onWait = (upstream: string, waitMs: number, why: string) =>
     log.info({ upstream, waitMs }, `warming waits: ${why}`);
+  // A server that is restarted every night would otherwise never come to it.
+  const warmed = work.storage.catalog.sets.all().map(({ warmedAtMs }) => warmedAtMs);
   const running = keepUp({
+    ...(warmed.length > 0 && { lastMs: Math.min(...warmed) }),
     everyMs: every,
     hours: hours.map(parseHours),
     signal: stopping.signal,

@@ -94,16 +94,17 @@ void t.test('sets: what an image is stays, and may go when it is something else'
 void t.test('sets: what is reserved stays before its image is there, beside what the image has', async (t) => {
   const catalog = await filled(t, 5);
   const { sets } = catalog;
-  sets.reserve('edge', 'a/b:1', [digest(0)]);
+  sets.reserve('edge', { ...entryOf('a/b:1'), isComplete: false }, [digest(0)]);
   t.same(loose(catalog), [1, 2, 3, 4]);
-  t.same(sets.entries('edge'), [], 'it is no image of the set yet');
+  t.match(sets.entries('edge'), [{ image: 'a/b:1', isComplete: false }], 'what is pinned can be seen');
   sets.put('edge', entryOf('a/b:1'), [digest(0), digest(1)]);
-  sets.reserve('edge', 'a/b:1', [digest(2), digest(2)]);
+  sets.reserve('edge', { ...entryOf('a/b:1'), isComplete: false }, [digest(2), digest(2)]);
+  t.match(sets.entries('edge'), [{ isComplete: true }], 'what is on its way takes nothing from what is there');
   t.same(loose(catalog), [3, 4]);
   sets.put('edge', entryOf('a/b:1'), [digest(1)]);
   t.same(loose(catalog), [0, 2, 3, 4], 'and goes when the image turns out to be something else');
   catalog.add(digest('later'), 1);
-  sets.reserve('edge', 'a/b:1', [digest('later')]);
+  sets.reserve('edge', { ...entryOf('a/b:1'), isComplete: false }, [digest('later')]);
   t.notOk(
     catalog.oldest(100).some((one) => one.digest === digest('later')),
     'what comes later as well',
@@ -142,7 +143,7 @@ void t.test('sets: remove and drop say whether there was such a thing', async (t
 
 void t.test('sets: a drop also takes what was only on its way', async (t) => {
   const catalog = await filled(t, 2);
-  catalog.sets.reserve('edge', 'a/b:1', [digest(0)]);
+  catalog.sets.reserve('edge', { ...entryOf('a/b:1'), isComplete: false }, [digest(0)]);
   t.equal(catalog.sets.drop('edge'), true);
   t.same(loose(catalog), [0, 1]);
 });
