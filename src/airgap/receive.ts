@@ -84,17 +84,17 @@ async function receiveBundle(
     ...contents.files,
     ...contents.blobs.map((blob) => ({ ...blob, path: blobPath(blob.digest) })),
   ];
-  let isSigned = false;
+  const iterator = rest[Symbol.asyncIterator]();
+  let read = await iterator.next();
+  const signature = !read.done && read.value.path === signaturePath(digest) ? read.value : undefined;
+  // Before anything else is believed of what it says.
+  parts.checkSignature(bytes, signature && (await readWhole(signature, maxSmallBytes)));
+  await prepare(parts, contents);
+  if (signature) read = await iterator.next();
   let index: Buffer | undefined;
   let at = 0;
-  for await (const entry of rest) {
-    if (at === 0 && !isSigned) {
-      isSigned = entry.path === signaturePath(digest);
-      // Before anything else is believed of what it says.
-      parts.checkSignature(bytes, isSigned ? await readWhole(entry, maxSmallBytes) : undefined);
-      await prepare(parts, contents);
-      if (isSigned) continue;
-    }
+  for (; !read.done; read = await iterator.next()) {
+    const entry = read.value;
     const next = expected[at++];
     if (!next) throw new BundleError(entry.path, 'is more than the bundle says it holds');
     if (entry.path !== next.path) throw new BundleError(entry.path, `stands where ${next.path} should be`);

@@ -111,9 +111,10 @@ void t.test('what is no list is told as trouble, and does not take the place of 
   t.same(await types(), [signature, sbom]);
 });
 
-void t.test('that nothing is said about a digest is remembered as well', async (t) => {
-  const { upstream, types, goDown, both } = await stage(t);
+void t.test('that nothing is said about what is here is remembered as well', async (t) => {
+  const { upstream, mirror, types, goDown, both } = await stage(t);
   for (const { digest } of both) upstream.delete('library/app', digest);
+  t.match(await mirror.get(`/v2/library/app/manifests/${subject}`), { status: 200 });
   t.same(await types(), []);
   goDown();
   t.same(await types(), []);
