@@ -154,7 +154,11 @@ export function createGathering(
 
   async function followDocument(document: Document, platform: string, isAbout: boolean, depth = 0): Promise<void> {
     if (document.kind === 'manifest') addContent(document, platform, isAbout);
-    if (document.kind !== 'index' || depth >= maxIndexDepth) return;
+    if (document.kind !== 'index') return;
+    if (depth >= maxIndexDepth) {
+      const message = `It has indexes within indexes, more than ${maxIndexDepth} deep.`;
+      return note(new NarrowsError('upstreamManifestInvalid', message), platform);
+    }
     await Promise.all(document.manifests.map((child) => follow(child, platform, isAbout, depth + 1)));
   }
 
