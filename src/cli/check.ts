@@ -10,7 +10,7 @@ import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { collect } from './serve.ts';
 import { formatBytes, formatCount, formatTable, printable } from './show.ts';
-import { withWorkbench } from './workbench.ts';
+import { withStoreOptions, withWorkbench } from './workbench.ts';
 import type { StoreFlags } from './workbench.ts';
 
 interface CheckFlags extends StoreFlags, ChoiceFlags {
@@ -21,22 +21,20 @@ interface CheckFlags extends StoreFlags, ChoiceFlags {
 const atOnce = 8;
 
 export function checkCommand(io: Io): Command {
-  return new Command('check')
-    .description('is each image here, whole, for each platform? Asks this store alone')
-    .argument('[image...]', 'as ghcr.io/org/app:1 or alpine@sha256:…; none for all sets')
-    .option(
-      '-f, --file <file>',
-      'a list, any YAML that names images, a folder of such, or - for standard input',
-      collect,
-    )
-    .option('--platform <os/arch>', 'repeatable, or a list with commas, or a named set; any for all', collect)
-    .option('--set <name>', 'the images of this set, for the platforms that it was made for')
-    .option('--no-referrers', 'do not look for signatures, SBOMs and attestations')
-    .option('--details', 'also list each digest that is missing')
-    .option('--config <file>', 'configuration in YAML')
-    .option('--store <dir>', 'where the cache is kept')
-    .option('--redis <url>', 'the Redis that replicas share')
-    .option('--json', 'print JSON')
+  return withStoreOptions(
+    new Command('check')
+      .description('is each image here, whole, for each platform? Asks this store alone')
+      .argument('[image...]', 'as ghcr.io/org/app:1 or alpine@sha256:…; none for all sets')
+      .option(
+        '-f, --file <file>',
+        'a list, any YAML that names images, a folder of such, or - for standard input',
+        collect,
+      )
+      .option('--platform <os/arch>', 'repeatable, or a list with commas, or a named set; any for all', collect)
+      .option('--set <name>', 'the images of this set, for the platforms that it was made for')
+      .option('--no-referrers', 'do not look for signatures, SBOMs and attestations')
+      .option('--details', 'also list each digest that is missing'),
+  )
     .addHelpText(
       'after',
       '\nExample:\n  narrows check --set edge-2026-11\n  narrows check -f k8s/ --platform linux/arm64',

@@ -19,7 +19,7 @@ import type { Io } from './io.ts';
 import { collect } from './serve.ts';
 import { formatBytes, formatCount, formatTable, showProgress } from './show.ts';
 import { readSigner } from './signing.ts';
-import { withWorkbench } from './workbench.ts';
+import { withStoreOptions, withWorkbench } from './workbench.ts';
 import type { StoreFlags, Workbench } from './workbench.ts';
 
 interface ExportFlags extends StoreFlags, ChoiceFlags {
@@ -30,25 +30,23 @@ interface ExportFlags extends StoreFlags, ChoiceFlags {
 }
 
 export function exportCommand(io: Io): Command {
-  return new Command('export')
-    .description('writes images to a bundle: a tar of an OCI image layout, with their signatures and attestations')
-    .argument('[image...]', 'as ghcr.io/org/app:1 or alpine@sha256:…; none for the images of --set')
-    .requiredOption('-o, --output <file>', 'where to write it; - for standard output')
-    .option(
-      '-f, --file <file>',
-      'a list, any YAML that names images, a folder of such, or - for standard input',
-      collect,
-    )
-    .option('--platform <os/arch>', 'repeatable, or a list with commas, or a named set; any for all', collect)
-    .option('--set <name>', 'the images of this set, for the platforms that it was made for')
-    .option('--no-referrers', 'leave out signatures, SBOMs and attestations')
-    .option('--since <bundle>', 'leave out what this earlier bundle holds; repeatable', collect)
-    .option('--split <size>', 'in parts of this size, as 4GiB: FILE.001, FILE.002, …')
-    .option('--sign-key <pem>', 'sign what the bundle says it holds with this private key')
-    .option('--config <file>', 'configuration in YAML')
-    .option('--store <dir>', 'where the cache is kept')
-    .option('--redis <url>', 'the Redis that replicas share')
-    .option('--json', 'print JSON')
+  return withStoreOptions(
+    new Command('export')
+      .description('writes images to a bundle: a tar of an OCI image layout, with their signatures and attestations')
+      .argument('[image...]', 'as ghcr.io/org/app:1 or alpine@sha256:…; none for the images of --set')
+      .requiredOption('-o, --output <file>', 'where to write it; - for standard output')
+      .option(
+        '-f, --file <file>',
+        'a list, any YAML that names images, a folder of such, or - for standard input',
+        collect,
+      )
+      .option('--platform <os/arch>', 'repeatable, or a list with commas, or a named set; any for all', collect)
+      .option('--set <name>', 'the images of this set, for the platforms that it was made for')
+      .option('--no-referrers', 'leave out signatures, SBOMs and attestations')
+      .option('--since <bundle>', 'leave out what this earlier bundle holds; repeatable', collect)
+      .option('--split <size>', 'in parts of this size, as 4GiB: FILE.001, FILE.002, …')
+      .option('--sign-key <pem>', 'sign what the bundle says it holds with this private key'),
+  )
     .addHelpText(
       'after',
       '\nExample:\n  narrows export --set edge-2026-11 -o edge.tar\n  narrows export --set edge-2026-12 --since edge.tar --split 4GiB -o /media/usb/december.tar',

@@ -8,7 +8,7 @@ import { openSweeper } from '../wiring/push-parts.ts';
 import type { Io } from './io.ts';
 import { collect } from './serve.ts';
 import { formatBytes, formatCount, formatTable, showProgress } from './show.ts';
-import { readPlatforms, withWorkbench } from './workbench.ts';
+import { readPlatforms, withStoreOptions, withWorkbench } from './workbench.ts';
 import type { StoreFlags, Workbench } from './workbench.ts';
 
 interface GcFlags extends StoreFlags {
@@ -17,18 +17,16 @@ interface GcFlags extends StoreFlags {
 }
 
 export function gcCommand(io: Io): Command {
-  return new Command('gc')
-    .description('takes away what is too much: what serves other platforms, then the least recently used')
-    .option(
-      '--keep-platform <os/arch>',
-      'what serves others alone goes; repeatable, or a list, or a named set',
-      collect,
-    )
-    .option('--dry-run', 'say what would go, and leave it')
-    .option('--config <file>', 'configuration in YAML')
-    .option('--store <dir>', 'where the cache is kept')
-    .option('--redis <url>', 'the Redis that replicas share')
-    .option('--json', 'print JSON')
+  return withStoreOptions(
+    new Command('gc')
+      .description('takes away what is too much: what serves other platforms, then the least recently used')
+      .option(
+        '--keep-platform <os/arch>',
+        'what serves others alone goes; repeatable, or a list, or a named set',
+        collect,
+      )
+      .option('--dry-run', 'say what would go, and leave it'),
+  )
     .addHelpText('after', '\nExample:\n  narrows gc --keep-platform linux/arm64 --dry-run')
     .action((flags: GcFlags) => withWorkbench(flags, io, (bench) => gc(bench, flags, io)));
 }

@@ -18,7 +18,7 @@ import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { formatCount, formatTable, showProgress } from './show.ts';
 import { readVerifier } from './signing.ts';
-import { withWorkbench } from './workbench.ts';
+import { withStoreOptions, withWorkbench } from './workbench.ts';
 import type { StoreFlags, Workbench } from './workbench.ts';
 
 interface ImportFlags extends StoreFlags {
@@ -28,16 +28,14 @@ interface ImportFlags extends StoreFlags {
 }
 
 export function importCommand(io: Io): Command {
-  return new Command('import')
-    .description('takes a bundle, or any OCI image layout, into the store: all of it, or nothing')
-    .argument('<bundle...>', 'a tar, its first part or all of them, the folder of a layout, or - for standard input')
-    .option('--as <image>', 'what to call the image of a layout that does not say it in full')
-    .option('--set <name>', 'the set it belongs to, where it is not the one that the bundle says')
-    .option('--verify-key <pem>', 'take only what is signed by the private key of this public one')
-    .option('--config <file>', 'configuration in YAML')
-    .option('--store <dir>', 'where the cache is kept')
-    .option('--redis <url>', 'the Redis that replicas share')
-    .option('--json', 'print JSON')
+  return withStoreOptions(
+    new Command('import')
+      .description('takes a bundle, or any OCI image layout, into the store: all of it, or nothing')
+      .argument('<bundle...>', 'a tar, its first part or all of them, the folder of a layout, or - for standard input')
+      .option('--as <image>', 'what to call the image of a layout that does not say it in full')
+      .option('--set <name>', 'the set it belongs to, where it is not the one that the bundle says')
+      .option('--verify-key <pem>', 'take only what is signed by the private key of this public one'),
+  )
     .addHelpText(
       'after',
       '\nExample:\n  narrows import /media/usb/edge.tar --store /var/lib/narrows\n  narrows import app-layout/ --as ghcr.io/org/app:1',

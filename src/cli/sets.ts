@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { formatBytes, formatTable } from './show.ts';
-import { withWorkbench } from './workbench.ts';
+import { withStoreOptions, withWorkbench } from './workbench.ts';
 import type { StoreFlags, Workbench } from './workbench.ts';
 
 interface SetsFlags extends StoreFlags {
@@ -10,13 +10,12 @@ interface SetsFlags extends StoreFlags {
 }
 
 export function setsCommand(io: Io): Command {
-  return new Command('sets')
-    .description('the sets of images that stay in this store, and what is in one')
-    .argument('[set]', 'show the images of this one')
-    .option('--drop <set>', 'let it go: what no other set holds may be evicted then')
-    .option('--config <file>', 'configuration in YAML')
-    .option('--store <dir>', 'where the cache is kept')
-    .option('--json', 'print JSON')
+  return withStoreOptions(
+    new Command('sets')
+      .description('the sets of images that stay in this store, and what is in one')
+      .argument('[set]', 'show the images of this one')
+      .option('--drop <set>', 'let it go: what no other set holds may be evicted then'),
+  )
     .addHelpText('after', '\nExample:\n  narrows sets edge-2026-11\n  narrows sets --drop edge-2026-10')
     .action((set: string | undefined, flags: SetsFlags) =>
       withWorkbench(flags, io, (bench) => show(bench, set, flags, io)),

@@ -5,7 +5,7 @@ import type { Digest } from '../oci/digest.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { formatBytes, formatCount, showProgress } from './show.ts';
-import { withWorkbench } from './workbench.ts';
+import { withStoreOptions, withWorkbench } from './workbench.ts';
 import type { StoreFlags, Workbench } from './workbench.ts';
 
 interface VerifyFlags extends StoreFlags {
@@ -13,13 +13,11 @@ interface VerifyFlags extends StoreFlags {
 }
 
 export function verifyCommand(io: Io): Command {
-  return new Command('verify')
-    .description('reads all that the store holds; what is wrong is fetched again, or removed')
-    .option('--no-repair', 'only remove what is wrong: no upstream is asked')
-    .option('--config <file>', 'configuration in YAML')
-    .option('--store <dir>', 'where the cache is kept')
-    .option('--redis <url>', 'the Redis that replicas share')
-    .option('--json', 'print JSON')
+  return withStoreOptions(
+    new Command('verify')
+      .description('reads all that the store holds; what is wrong is fetched again, or removed')
+      .option('--no-repair', 'only remove what is wrong: no upstream is asked'),
+  )
     .addHelpText('after', '\nExample:\n  narrows verify --store /var/lib/narrows')
     .action((flags: VerifyFlags) => withWorkbench(flags, io, (bench) => verify(bench, flags, io)));
 }

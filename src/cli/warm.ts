@@ -17,7 +17,7 @@ import { createBoard } from './progress-board.ts';
 import type { Board } from './progress-board.ts';
 import { collect } from './serve.ts';
 import { formatBytes, formatCount, formatDuration, formatTable, printable } from './show.ts';
-import { withWorkbench } from './workbench.ts';
+import { withStoreOptions, withWorkbench } from './workbench.ts';
 import type { StoreFlags, Workbench } from './workbench.ts';
 
 interface WarmFlags extends StoreFlags, ImageFlags {
@@ -34,26 +34,24 @@ interface WarmFlags extends StoreFlags, ImageFlags {
 export const defaultSet = 'default';
 
 export function warmCommand(io: Io): Command {
-  return new Command('warm')
-    .description('fetches images for the platforms you run, whole, and keeps them')
-    .argument('[image...]', 'as ghcr.io/org/app:1 or alpine@sha256:…')
-    .option(
-      '-f, --file <file>',
-      'a list, any YAML that names images, a folder of such, or - for standard input',
-      collect,
-    )
-    .option('--platform <os/arch>', 'repeatable, or a list with commas, or a named set; any for all', collect)
-    .option('--set <name>', 'what to call these images together; they stay until the set is replaced or dropped')
-    .option('--add', 'add to the set instead of replacing it')
-    .option('--watch', 'stay, and fetch what moved every so often')
-    .option('--every <duration>', 'how often; else what warm.every says, or 1h')
-    .option('--jobs <count>', 'downloads at once; else warm.downloads')
-    .option('--bandwidth <size>', 'what all of it may take in a second, as 5MiB; else warm.bandwidth')
-    .option('--no-referrers', 'leave out signatures, SBOMs and attestations')
-    .option('--config <file>', 'configuration in YAML')
-    .option('--store <dir>', 'where the cache is kept')
-    .option('--redis <url>', 'the Redis that replicas share')
-    .option('--json', 'print JSON')
+  return withStoreOptions(
+    new Command('warm')
+      .description('fetches images for the platforms you run, whole, and keeps them')
+      .argument('[image...]', 'as ghcr.io/org/app:1 or alpine@sha256:…')
+      .option(
+        '-f, --file <file>',
+        'a list, any YAML that names images, a folder of such, or - for standard input',
+        collect,
+      )
+      .option('--platform <os/arch>', 'repeatable, or a list with commas, or a named set; any for all', collect)
+      .option('--set <name>', 'what to call these images together; they stay until the set is replaced or dropped')
+      .option('--add', 'add to the set instead of replacing it')
+      .option('--watch', 'stay, and fetch what moved every so often')
+      .option('--every <duration>', 'how often; else what warm.every says, or 1h')
+      .option('--jobs <count>', 'downloads at once; else warm.downloads')
+      .option('--bandwidth <size>', 'what all of it may take in a second, as 5MiB; else warm.bandwidth')
+      .option('--no-referrers', 'leave out signatures, SBOMs and attestations'),
+  )
     .addHelpText(
       'after',
       '\nExample:\n  narrows warm -f k8s/ --platform linux/arm64 --set edge-2026-11\n  helm template . | narrows warm -f - --platform linux/arm64',

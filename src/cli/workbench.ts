@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import type { Command } from 'commander';
 import type { Config } from '../config.ts';
 import { createLog } from '../log.ts';
 import { createMetrics } from '../metrics.ts';
@@ -11,7 +12,7 @@ import type { Io } from './io.ts';
 import { loadConfig } from './load-config.ts';
 import { startFailure } from './start-failure.ts';
 
-/** The options of every command that works on a store. */
+/** What those options say. */
 export interface StoreFlags {
   readonly config?: string;
   readonly store?: string;
@@ -19,6 +20,15 @@ export interface StoreFlags {
   readonly json?: boolean;
   /** Asks the store alone, whatever the configuration says. */
   readonly offline?: boolean;
+}
+
+/** The options of every command that works on a store. */
+export function withStoreOptions(command: Command): Command {
+  return command
+    .option('--config <file>', 'configuration in YAML')
+    .option('--store <dir>', 'where the cache is kept')
+    .option('--redis <url>', 'the Redis that replicas share')
+    .option('--json', 'print JSON');
 }
 
 /** What a command works on: the store, beside a server that may be running on it. */
