@@ -143,7 +143,9 @@ function parseStrictly(bytes: Uint8Array): Json {
   try {
     return parseJson(bytes);
   } catch (cause) {
-    throw new SyntaxError(`it is not strict JSON (${(cause as Error).message})`, { cause });
+    // The parser's words quote what it read: a line's end in them would make two sentences of one.
+    const reason = (cause as Error).message.replaceAll(/\p{Cc}+/gu, ' ');
+    throw new SyntaxError(`it is not strict JSON (${reason})`, { cause });
   }
 }
 
