@@ -1,9 +1,8 @@
-import { DatabaseSync } from 'node:sqlite';
 import { isDigest } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { createSets, setsSchema } from './sets.ts';
 import type { Sets } from './sets.ts';
-import { openOrReplace } from './sqlite.ts';
+import { openOrReplace } from './sqlite-file.ts';
 
 /** What a document lists: a child of an index with its platform, or a blob of an image without one. */
 export interface Link {
@@ -77,6 +76,9 @@ const maxMarks = 2000;
 /** What was learnt of content that is not here goes first when there is more. */
 const maxLinks = 2_000_000;
 
+/** A wait stops this process whole. */
+const maxWaitMs = 200;
+
 const schema = `
   PRAGMA journal_mode = WAL;
   PRAGMA synchronous = NORMAL;
@@ -108,7 +110,7 @@ const keptDigests = `
 const above = `WITH RECURSIVE above (digest) AS (SELECT ?1 UNION SELECT parent FROM links JOIN above ON child = above.digest)`;
 
 export function openCatalog(path: string, now: () => number): Catalog {
-  const database = openOrReplace(path, openDatabase);
+  const database = openOrReplace(path, schema, maxWaitMs);
   const sql = (text: string) => database.prepare(text);
   const add = sql(`
     INSERT INTO content VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO UPDATE SET bytes = excluded.bytes, used = excluded.used
@@ -257,17 +259,4 @@ function entriesOf(rows: readonly Record<string, unknown>[]): Entry[] {
   return rows.flatMap(({ digest, bytes }) =>
     isDigest(String(digest)) ? [{ digest: digest as Digest, bytes: Number(bytes) }] : [],
   );
-}
-
-/** Others may be starting as well: that is waited for. Later, a wait would stop this process whole. */
-function openDatabase(path: string): DatabaseSync {
-  const database = new DatabaseSync(path, { timeout: 5000 });
-  try {
-    database.exec(schema);
-    database.exec('PRAGMA busy_timeout = 200');
-    return database;
-  } catch (error) {
-    database.close();
-    throw error;
-  }
 }

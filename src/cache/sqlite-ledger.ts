@@ -1,5 +1,5 @@
-import { DatabaseSync } from 'node:sqlite';
 import type { Change, Ledger } from './ledger.ts';
+import { openDatabase } from './sqlite-file.ts';
 
 export interface SqliteLedger extends Ledger {
   close(): void;
@@ -8,22 +8,21 @@ export interface SqliteLedger extends Ledger {
 /** Waiting for another process's commit stops this one whole; a commit takes no longer than a flush of the disk. */
 const maxWaitMs = 5000;
 
+const schema = `
+  PRAGMA journal_mode = WAL;
+  PRAGMA synchronous = FULL;
+  CREATE TABLE IF NOT EXISTS entries (
+    repository TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (repository, key)
+  ) WITHOUT ROWID;
+`;
+
 /**
  * A ledger in a file, for the processes of one machine. Each commit is on the disk before it is answered.
  *
  * @throws Error where the file is no database: unlike what can be learnt again, it is never replaced by an empty one
  */
 export function openSqliteLedger(path: string): SqliteLedger {
-  const database = new DatabaseSync(path, { timeout: maxWaitMs });
-  try {
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
-    database.exec(
-      'CREATE TABLE IF NOT EXISTS entries (repository TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (repository, key)) WITHOUT ROWID',
-    );
-  } catch (error) {
-    database.close();
-    throw error;
-  }
+  const database = openDatabase(path, schema, maxWaitMs);
   const select = database.prepare('SELECT value FROM entries WHERE repository = ? AND key = ?');
   // No text has such a byte as the last one: what begins with the prefix is before it.
   const page = database.prepare(

@@ -1,8 +1,7 @@
 import { EventEmitter } from 'node:events';
-import { renameSync, rmSync } from 'node:fs';
-import { DatabaseSync } from 'node:sqlite';
-import type { StatementSync } from 'node:sqlite';
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { KeyvStoreAdapter, StoredData } from 'keyv';
+import { openOrReplace } from './sqlite-file.ts';
 
 /** One database, and the adapters that keyv wants one of for each namespace. */
 export interface SqliteRecords {
@@ -12,12 +11,22 @@ export interface SqliteRecords {
   close(): void;
 }
 
+/** Waiting for another process's write stops this one whole. Records can be learnt again, so it does not wait long. */
+const maxWaitMs = 200;
+
+const schema = `
+  PRAGMA journal_mode = WAL;
+  PRAGMA synchronous = NORMAL;
+  CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value TEXT, expires REAL) WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS by_expiry ON records (expires) WHERE expires IS NOT NULL;
+`;
+
 /**
  * The embedded store behind keyv: one SQLite file with a write-ahead log, so that several processes on one machine
  * read and write it at once and a kill leaves the last whole write.
  */
 export function openSqliteRecords(path: string): SqliteRecords {
-  const database = openOrReplace(path, openDatabase);
+  const database = openOrReplace(path, schema, maxWaitMs);
   const purge = database.prepare(
     'DELETE FROM records WHERE key IN (SELECT key FROM records WHERE expires IS NOT NULL AND expires < ? LIMIT 1000)',
   );
@@ -123,37 +132,4 @@ function rangeOf(namespace = ''): [from: string, to: string] {
 // A rejection, never a throw at the call: keyv listens to the promise.
 function attempt<T>(action: () => T): Promise<T> {
   return new Promise((resolve) => resolve(action()));
-}
-
-/**
- * What a database holds can be learnt again, a mirror that does not start serves nobody: a file that is no database is
- * set aside.
- *
- * @param open opens it, and throws what is wrong
- */
-export function openOrReplace(path: string, open: (path: string) => DatabaseSync): DatabaseSync {
-  try {
-    return open(path);
-  } catch (error) {
-    if (!/not a database|malformed/.test((error as Error).message)) throw error;
-    for (const suffix of ['-wal', '-shm']) rmSync(path + suffix, { force: true });
-    renameSync(path, `${path}.broken`);
-    return open(path);
-  }
-}
-
-/** Waiting for another process's write stops this one whole. Records can be learnt again, so it does not wait long. */
-const maxWaitMs = 200;
-
-function openDatabase(path: string): DatabaseSync {
-  const database = new DatabaseSync(path, { timeout: maxWaitMs });
-  try {
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;');
-    database.exec('CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value TEXT, expires REAL) WITHOUT ROWID');
-    database.exec('CREATE INDEX IF NOT EXISTS by_expiry ON records (expires) WHERE expires IS NOT NULL');
-    return database;
-  } catch (error) {
-    database.close();
-    throw error;
-  }
 }

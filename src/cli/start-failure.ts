@@ -12,7 +12,7 @@ export function startFailure(error: Error, store: string): string {
     return `${address}:${port} ${reason}; choose another address with --listen or --admin.`;
   }
   if (syscall !== undefined || code === 'ERR_SQLITE_ERROR') {
-    return `The store ${store} cannot be used (${code ?? message}); choose another folder with --store or cache.disk.path.`;
+    return `The store ${store} cannot be used (${code === 'ERR_SQLITE_ERROR' ? message : (code ?? message)}); choose another folder with --store or cache.disk.path.`;
   }
   return `Cannot start: ${message}`;
 }
