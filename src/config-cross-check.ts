@@ -98,6 +98,15 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
   if (access['mode'] === 'basic' && !isSet(access, 'htpasswd')) {
     mistakes.push({ path: 'access.htpasswd', message: 'expected a file of users, as htpasswd -B makes it' });
   }
+  const authorities = mapsOf(config['listen']).map(({ tls }) => isSet(asMap(tls), 'clientCa'));
+  if (access['mode'] === 'certificate' && !authorities.includes(true)) {
+    const message = 'no listener asks for certificates; give one of them tls.clientCa';
+    mistakes.push({ path: 'access.mode', message });
+  }
+  for (const index of isOpen ? authorities.keys().filter((at) => authorities[at]) : []) {
+    const message = 'with access.mode none nobody is asked who they are; set it to certificate or basic';
+    mistakes.push({ path: `listen.${index}.tls.clientCa`, message });
+  }
   for (const name of Object.keys(asMap(access['groups'])).filter((one) => reservedNames.includes(one))) {
     mistakes.push({ path: `access.groups.${name}`, message: `no group can be called ${name}` });
   }

@@ -30,7 +30,7 @@ const listener = strict('a map such as { address: 127.0.0.1:5000 }', {
     .enum(['image', 'index', 'combined', 'alternates'], { error: 'expected image, index, combined or alternates' })
     .optional(),
   upstream: text.optional(),
-  tls: z.strictObject({ cert: text, key: text }).optional(),
+  tls: z.strictObject({ cert: text, key: text, clientCa: text.optional() }).optional(),
 });
 
 const upstream = strict('a map such as { url: https://registry.example }', {
@@ -75,7 +75,7 @@ const repository = strict('a map such as { name: team/app, hosted: true }', {
 });
 
 const access = z.strictObject({
-  mode: z.enum(['none', 'basic'], { error: 'expected none or basic' }),
+  mode: z.enum(['none', 'basic', 'certificate'], { error: 'expected none, basic or certificate' }),
   htpasswd: text.nullable(),
   groups: z.record(text, names),
   pull: names,

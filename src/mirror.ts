@@ -1,10 +1,12 @@
-import { readFile } from 'node:fs/promises';
 import { startAdmin } from './admin/server.ts';
 import { resolveSet } from './config.ts';
 import { parseAddress } from './config-values.ts';
 import type { Config } from './config.ts';
+import { openCertificate } from './http/certificates.ts';
+import type { TlsPaths } from './http/certificates.ts';
 import { startEdge } from './http/server.ts';
 import type { Answered, Endpoint } from './http/server.ts';
+import type { Tls } from './http/tls.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import type { Metrics } from './metrics.ts';
@@ -67,7 +69,7 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
   if (admin) closers.push(admin.stop);
   if (access.challenge !== undefined) warnOfPlainPasswords(config, log);
   const edge = await startEdge({
-    endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets))),
+    endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets, context))),
     limits: {
       maxConnections: limits.connections,
       maxHeaderBytes: limits.headerSize,
@@ -106,15 +108,30 @@ function warnOfPlainPasswords({ listen }: Config, log: Log): void {
 async function endpointOf(
   listener: Config['listen'][number],
   sets: ReadonlyMap<string, PlatformSet>,
+  context: Context,
 ): Promise<Endpoint> {
   const { tls } = listener;
   return {
     ...parseAddress(listener.address)!,
-    tls: tls && { cert: await readFile(tls.cert, 'utf8'), key: await readFile(tls.key, 'utf8') },
+    tls: tls && (await certificateFor(tls, context)),
     set: listener.platforms === undefined ? undefined : resolveSet(listener.platforms, sets),
     view: listener.view ?? 'image',
     upstream: listener.upstream,
   };
+}
+
+/** How often the files of certificates are looked at: a renewal comes days before it is needed. */
+const certificateCheckMs = 5000;
+
+async function certificateFor(paths: TlsPaths, { log, closers }: Context): Promise<Tls> {
+  const certificate = await openCertificate({
+    paths,
+    everyMs: certificateCheckMs,
+    onRenewed: () => log.info({ cert: paths.cert }, 'the certificate was renewed'),
+    onTrouble: (error) => log.error({ err: error }, 'the certificate was not renewed; the last one stays in use'),
+  });
+  closers.push(() => certificate.close());
+  return certificate;
 }
 
 function logAnswer(log: Log, { error, status, ...answered }: Answered): void {

@@ -2,13 +2,22 @@ import { NarrowsError } from '../errors.ts';
 import { anonymous } from './identity.ts';
 import type { Identity } from './identity.ts';
 
+/** What a request says about who makes it. */
+export interface Asker {
+  /** Its header. */
+  readonly authorization?: string | undefined;
+  /** Where it comes from. */
+  readonly address?: string | undefined;
+  /** Whom an authority vouches for; `untrusted` for a certificate that none does, undefined where none was shown. */
+  readonly certificate?: { readonly user: string } | 'untrusted' | undefined;
+}
+
 /** Finds out who asks. */
 export interface Access {
   /**
-   * @param authorization the header of the request
    * @throws NarrowsError unauthorized for credentials that are wrong or not understood, overloaded
    */
-  identify(authorization: string | undefined): Promise<Identity>;
+  identify(asker: Asker): Promise<Identity>;
   /** What to do about someone who may not, and has not said who they are; undefined where nobody can say so. */
   readonly challenge: string | undefined;
 }
@@ -28,7 +37,7 @@ const challenge = 'Basic realm="narrows", charset="UTF-8"';
 export function basicAccess({ check, groupsOf }: BasicOptions): Access {
   return {
     challenge,
-    async identify(authorization) {
+    async identify({ authorization }) {
       if (authorization === undefined) return anonymous;
       const [user, password] = readBasic(authorization) ?? [];
       // How containers/image says that it has none.
@@ -42,6 +51,35 @@ export function basicAccess({ check, groupsOf }: BasicOptions): Access {
       return { user, groups: groupsOf(user) };
     },
   };
+}
+
+/**
+ * Who shows a certificate need not log in. Who logs in all the same means to be that user.
+ *
+ * @param isUser may someone be called so? A name that stands for many is nobody's own
+ */
+export function certificateAccess(
+  other: Access,
+  groupsOf: (user: string) => readonly string[],
+  isUser: (name: string) => boolean,
+): Access {
+  return {
+    challenge: other.challenge,
+    identify(asker) {
+      const { authorization, certificate } = asker;
+      const hasLoggedIn = authorization !== undefined && other.challenge !== undefined;
+      if (hasLoggedIn || certificate === undefined) return other.identify(asker);
+      if (certificate === 'untrusted') {
+        return refuse('The client certificate has expired, or is of no authority that this mirror believes.');
+      }
+      if (!isUser(certificate.user)) return refuse('The client certificate names a group, or a word with a meaning.');
+      return Promise.resolve({ user: certificate.user, groups: groupsOf(certificate.user) });
+    },
+  };
+}
+
+function refuse(message: string): Promise<never> {
+  return Promise.reject(new NarrowsError('unauthorized', message));
 }
 
 function readBasic(authorization: string): [user: string, password: string] | undefined {

@@ -67,6 +67,7 @@ async function unreadable(config: Config): Promise<Mistake[]> {
     ...config.listen.flatMap(({ tls }, index): [string, string | undefined][] => [
       [`listen.${index}.tls.cert`, tls?.cert],
       [`listen.${index}.tls.key`, tls?.key],
+      [`listen.${index}.tls.clientCa`, tls?.clientCa],
     ]),
     ...Object.entries(config.upstreams).flatMap(([name, { ca, credentials }]): [string, string | undefined][] => [
       [`upstreams.${name}.ca`, ca],

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { createServer as createHttpServer } from 'node:http';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
+import type { Server as SecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Access } from '../access/access.ts';
@@ -17,12 +18,14 @@ import { parseRoute, parseTarget } from './route.ts';
 import type { Target } from './route.ts';
 import { createSender } from './send.ts';
 import type { Sender, StreamLimits } from './send.ts';
+import { certificateOf, contextOf, tlsOptions } from './tls.ts';
+import type { Tls } from './tls.ts';
 
 /** A place to listen at, and what it says about those who come there. */
 export interface Endpoint {
   readonly host: string;
   readonly port: number;
-  readonly tls?: { readonly cert: string; readonly key: string } | undefined;
+  readonly tls?: Tls | undefined;
   readonly set?: PlatformSet | undefined;
   readonly view: EndpointView;
   readonly upstream?: string | undefined;
@@ -125,9 +128,7 @@ async function listen(
     response.once('close', () => state.isDraining && server.closeIdleConnections());
     return void answer(request, response, endpoint, options, sender);
   };
-  const server = endpoint.tls
-    ? createHttpsServer({ ...settings, ...endpoint.tls }, handle)
-    : createHttpServer(settings, handle);
+  const server = endpoint.tls ? secureServer(endpoint.tls, settings, handle) : createHttpServer(settings, handle);
   server.maxConnections = limits.maxConnections;
   server.on('clientError', (_error, socket) => {
     // Within an answer that has begun, these bytes would be taken for its own.
@@ -143,6 +144,18 @@ async function listen(
       resolve();
     });
   });
+  return server;
+}
+
+/** Connections that are there keep the certificate that they began with; new ones see the renewed one. */
+function secureServer(
+  tls: Tls,
+  settings: ServerOptions & { headersTimeout: number },
+  handle: RequestListener,
+): SecureServer {
+  const secrets = tlsOptions({ files: tls.files, handshakeTimeoutMs: settings.headersTimeout });
+  const server = createHttpsServer({ ...settings, ...secrets }, handle);
+  tls.onRenewed((files) => server.setSecureContext(contextOf(files)));
   return server;
 }
 
@@ -186,9 +199,13 @@ async function reply(
   options: EdgeOptions,
   known: Known,
 ): Promise<Reply> {
-  const { method = '', headers } = request;
+  const { method = '', headers, socket } = request;
   const target = parseTarget(request.url ?? '/');
-  const by = await options.access.identify(headers.authorization);
+  const by = await options.access.identify({
+    authorization: headers.authorization,
+    address: socket.remoteAddress,
+    certificate: certificateOf(socket),
+  });
   if (by.user !== undefined) known.user = by.user;
   const route = parsePushRoute(method, target);
   // Nobody reads what comes with a question: the connection ends with its answer.

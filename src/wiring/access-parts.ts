@@ -1,5 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
-import { basicAccess, openAccess } from '../access/access.ts';
+import { basicAccess, certificateAccess, openAccess } from '../access/access.ts';
 import type { Access } from '../access/access.ts';
 import { createBcrypt } from '../access/bcrypt.ts';
 import { createHtpasswd, parseHtpasswd } from '../access/htpasswd.ts';
@@ -7,9 +7,21 @@ import { reservedNames } from '../access/identity.ts';
 import type { Context } from './context.ts';
 
 /** How a mirror finds out who asks. @throws Error what is wrong with the file of users, in one sentence */
-export async function openAccessParts({ config, log, closers }: Context): Promise<Access> {
-  const { mode, htpasswd: path, groups } = config.access;
+export async function openAccessParts(context: Context): Promise<Access> {
+  const { mode, groups } = context.config.access;
   if (mode === 'none') return openAccess;
+  const members = Object.entries(groups);
+  const groupsOf = (user: string) => members.filter(([, users]) => users.includes(user)).map(([group]) => group);
+  const passwords = mode === 'basic' ? await openPasswords(context, groupsOf) : openAccess;
+  const isUser = (name: string) => !reservedNames.includes(name) && !Object.hasOwn(groups, name);
+  return certificateAccess(passwords, groupsOf, isUser);
+}
+
+async function openPasswords(
+  { config, log, closers }: Context,
+  groupsOf: (user: string) => readonly string[],
+): Promise<Access> {
+  const { htpasswd: path, groups } = config.access;
   if (path === null) throw new Error('access.mode is basic, and access.htpasswd names no file of users');
   const { passwordChecks, rememberedPasswords } = config.limits;
   const read = createReader(path, groups, (error) =>
@@ -19,11 +31,7 @@ export async function openAccessParts({ config, log, closers }: Context): Promis
   const bcrypt = createBcrypt(passwordChecks);
   closers.push(() => bcrypt.close());
   const htpasswd = createHtpasswd({ read, compare: bcrypt.compare, maxRemembered: rememberedPasswords });
-  const members = Object.entries(groups);
-  return basicAccess({
-    check: htpasswd.check,
-    groupsOf: (user) => members.filter(([, users]) => users.includes(user)).map(([group]) => group),
-  });
+  return basicAccess({ check: htpasswd.check, groupsOf });
 }
 
 /** The users as the file has them; while it has a mistake, as it had them before. */

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { basicAccess, openAccess } from '../../src/access/access.ts';
+import { basicAccess, certificateAccess, openAccess } from '../../src/access/access.ts';
 import { anonymous } from '../../src/access/identity.ts';
 import { NarrowsError } from '../../src/errors.ts';
 import { basic } from '../fixtures/push.ts';
@@ -24,33 +24,53 @@ function accessWith() {
   return { access, asked };
 }
 
+const unauthorized = { kind: 'unauthorized', message: /wrong|certificate/ };
+
+const groupsOfEdges = (user: string) => (user === 'edge-7' ? ['edge'] : []);
+
 const encoded = (text: string) => Buffer.from(text).toString('base64');
 
 void t.test('openAccess: takes everyone for nobody, and looks at no credentials', async (t) => {
   for (const header of [undefined, '', basic('alice:s3cret'), 'Bearer x', 'nonsense']) {
-    t.same(await openAccess.identify(header), anonymous);
+    t.same(await openAccess.identify({ authorization: header }), anonymous);
   }
   t.equal(openAccess.challenge, undefined);
 });
 
 void t.test('basicAccess: without a header one is nobody, with the right one somebody', async (t) => {
   const { access, asked } = accessWith();
-  t.same(await access.identify(undefined), anonymous);
+  t.same(await access.identify({}), anonymous);
   t.same(asked, []);
-  t.same(await access.identify(basic('alice:s3cret')), { user: 'alice', groups: ['ci'] });
-  t.same(await access.identify(basic('bob:')), { user: 'bob', groups: [] }, 'an empty password');
-  t.same(await access.identify(basic('carol:a:b:c')), { user: 'carol', groups: [] }, 'a password with colons');
-  t.same(await access.identify(basic('dörte:pässwörd ☃')), { user: 'dörte', groups: [] }, 'more than ASCII');
+  t.same(await access.identify({ authorization: basic('alice:s3cret') }), { user: 'alice', groups: ['ci'] });
+  t.same(await access.identify({ authorization: basic('bob:') }), { user: 'bob', groups: [] }, 'an empty password');
+  t.same(
+    await access.identify({ authorization: basic('carol:a:b:c') }),
+    { user: 'carol', groups: [] },
+    'a password with colons',
+  );
+  t.same(
+    await access.identify({ authorization: basic('dörte:pässwörd ☃') }),
+    { user: 'dörte', groups: [] },
+    'more than ASCII',
+  );
   for (const scheme of ['basic', 'BASIC', 'Basic  ', 'bAsIc']) {
-    t.match(await access.identify(`${scheme} ${encoded('alice:s3cret')}`), { user: 'alice' }, scheme);
+    t.match(
+      await access.identify({ authorization: `${scheme} ${encoded('alice:s3cret')}` }),
+      { user: 'alice' },
+      scheme,
+    );
   }
-  t.match(await access.identify(`Basic ${encoded('alice:s3cret')}  `), { user: 'alice' }, 'space behind it');
+  t.match(
+    await access.identify({ authorization: `Basic ${encoded('alice:s3cret')}  ` }),
+    { user: 'alice' },
+    'space behind it',
+  );
   t.match(access.challenge, /^Basic realm="[^"]+", charset="UTF-8"$/);
 });
 
 void t.test('basicAccess: neither user nor password is how some say that they are nobody', async (t) => {
   const { access, asked } = accessWith();
-  t.same(await access.identify(basic(':')), anonymous);
+  t.same(await access.identify({ authorization: basic(':') }), anonymous);
   t.same(asked, []);
 });
 
@@ -83,7 +103,7 @@ void t.test('basicAccess: what is wrong or not understood is 401, and never nobo
   const { access } = accessWith();
   for (const [what, header] of Object.entries(cases)) {
     await t.rejects(
-      access.identify(header),
+      access.identify({ authorization: header }),
       {
         kind: 'unauthorized',
         status: 401,
@@ -99,6 +119,31 @@ void t.test('basicAccess: what is wrong or not understood is 401, and never nobo
 void t.test('basicAccess: trouble with checking is told, and is no 401', async (t) => {
   const trouble = new NarrowsError('overloaded', 'Too many.');
   const access = basicAccess({ check: () => Promise.reject(trouble), groupsOf: () => [] });
-  await t.rejects(access.identify(basic('alice:s3cret')), trouble);
-  t.same(await access.identify(undefined), anonymous);
+  await t.rejects(access.identify({ authorization: basic('alice:s3cret') }), trouble);
+  t.same(await access.identify({}), anonymous);
+});
+
+void t.test('certificateAccess: the authority says who it is; who logs in is whom they log in as', async (t) => {
+  const { access: passwords } = accessWith();
+  const access = certificateAccess(passwords, groupsOfEdges, (name) => name !== 'edge');
+  const certificate = { user: 'edge-7' };
+  t.equal(access.challenge, passwords.challenge);
+  t.same(await access.identify({}), anonymous);
+  t.same(await access.identify({ certificate }), { user: 'edge-7', groups: ['edge'] });
+  t.match(await access.identify({ certificate, authorization: basic('alice:s3cret') }), { user: 'alice' });
+  t.match(await access.identify({ certificate: 'untrusted', authorization: basic('alice:s3cret') }), { user: 'alice' });
+  await t.rejects(access.identify({ certificate, authorization: basic('alice:wrong') }), unauthorized);
+  await t.rejects(access.identify({ certificate: 'untrusted' }), unauthorized);
+  await t.rejects(access.identify({ certificate: { user: 'edge' } }), unauthorized, 'a group is nobody');
+});
+
+void t.test('certificateAccess: where nobody can log in, what they send along is not looked at', async (t) => {
+  const access = certificateAccess(
+    openAccess,
+    () => [],
+    () => true,
+  );
+  t.equal(access.challenge, undefined);
+  t.match(await access.identify({ certificate: { user: 'a' }, authorization: basic('b:c') }), { user: 'a' });
+  t.same(await access.identify({ authorization: basic('b:c') }), anonymous);
 });
