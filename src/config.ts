@@ -214,6 +214,8 @@ export const configSchema = z.strictObject({
     verifiedDigests: count,
     passwordChecks: count,
     rememberedPasswords: count,
+    wrongPasswords: count,
+    wrongAddresses: count,
   }),
   log: z.strictObject({
     level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent'], {

@@ -141,7 +141,7 @@ void t.test('access: basic needs a file of users', (t) => {
   t.same(mistakesOf([], { mode: 'basic' }), expected);
   t.same(mistakesOf([], { mode: 'basic', htpasswd: null }), expected);
   t.same(mistakesOf([], { mode: 'none', htpasswd: '/etc/narrows/users' }), [], 'and none takes one');
-  t.match(mistakesOf([], { mode: 'token' }), ['access.mode: expected none or basic']);
+  t.match(mistakesOf([], { mode: 'token' }), ['access.mode: expected none, basic or certificate']);
   t.match(mistakesOf([], { ...basic, groups: { ci: 'alice' } }), [`access.groups.ci: ${names}`]);
   t.match(mistakesOf([], { ...basic, pull: 'authenticated' }), [`access.pull: ${names}`]);
   t.end();

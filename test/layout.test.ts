@@ -191,7 +191,7 @@ void t.test('one library, one home', (t) => {
     '@keyv/redis': /^src\/cache\/redis\.ts$/,
     '@redis/client': /^src\/cache\/redis(-connection)?\.ts$/,
     'lru-cache':
-      /^src\/(access\/htpasswd|cache\/(memory|disk|shared-records)|pull\/(tags|demand)|upstream\/tokens)\.ts$/,
+      /^src\/(access\/(htpasswd|guesses)|cache\/(memory|disk|shared-records)|pull\/(tags|demand)|upstream\/tokens)\.ts$/,
     'node:sqlite': /^src\/cache\//,
     pino: /^src\/log\.ts$/,
     'prom-client': /^src\/metrics\.ts$/,

@@ -15,7 +15,7 @@ export interface Asker {
 /** Finds out who asks. */
 export interface Access {
   /**
-   * @throws NarrowsError unauthorized for credentials that are wrong or not understood, overloaded
+   * @throws NarrowsError unauthorized for credentials that are wrong or not understood, rateLimited, overloaded
    */
   identify(asker: Asker): Promise<Identity>;
   /** What to do about someone who may not, and has not said who they are; undefined where nobody can say so. */
@@ -26,8 +26,8 @@ export interface Access {
 export const openAccess: Access = { identify: () => Promise.resolve(anonymous), challenge: undefined };
 
 export interface BasicOptions {
-  /** Is this the user's password? @throws NarrowsError overloaded */
-  check(user: string, password: string): Promise<boolean>;
+  /** Is this the user's password? @throws NarrowsError overloaded, rateLimited */
+  check(user: string, password: string, address?: string): Promise<boolean>;
   groupsOf(user: string): readonly string[];
 }
 
@@ -37,13 +37,13 @@ const challenge = 'Basic realm="narrows", charset="UTF-8"';
 export function basicAccess({ check, groupsOf }: BasicOptions): Access {
   return {
     challenge,
-    async identify({ authorization }) {
+    async identify({ authorization, address }) {
       if (authorization === undefined) return anonymous;
       const [user, password] = readBasic(authorization) ?? [];
       // How containers/image says that it has none.
       if (user === '' && password === '') return anonymous;
       // Wrong credentials are never taken for none: whoever sent them means to be someone.
-      if (user === undefined || password === undefined || !(await check(user, password))) {
+      if (user === undefined || password === undefined || !(await check(user, password, address))) {
         throw new NarrowsError('unauthorized', 'The user or the password is wrong.', {
           headers: { 'www-authenticate': challenge },
         });

@@ -1,10 +1,16 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import type { Guesses } from './guesses.ts';
 
 /** A file of users and what bcrypt made of their passwords, as `htpasswd -B` writes it. */
 export interface Htpasswd {
-  /** Is this the user's password? @throws what checking fails with */
-  check(user: string, password: string): Promise<boolean>;
+  /**
+   * Is this the user's password?
+   *
+   * @param address where it comes from
+   * @throws what checking fails with
+   */
+  check(user: string, password: string, address?: string): Promise<boolean>;
 }
 
 export interface HtpasswdOptions {
@@ -12,6 +18,7 @@ export interface HtpasswdOptions {
   read(): Promise<ReadonlyMap<string, string>>;
   /** Does the password fit the hash? Slow, and therefore somewhere else. */
   compare(password: string, hash: string): Promise<boolean>;
+  readonly guesses: Guesses;
   /** How many right passwords are remembered. */
   maxRemembered: number;
 }
@@ -30,31 +37,46 @@ const costEnd = '$2b$10$'.length;
 const grammar = /^\$2[aby]\$(\d{2})\$[./A-Za-z0-9]{53}$/;
 
 /** A right password is compared once, and known again by a hash whose key is this process's own. */
-export function createHtpasswd({ read, compare, maxRemembered }: HtpasswdOptions): Htpasswd {
+export function createHtpasswd({ read, compare, guesses, maxRemembered }: HtpasswdOptions): Htpasswd {
   const key = randomBytes(32);
   const right = new LRUCache<string, true>({ max: maxRemembered });
   const comparing = new Map<string, Promise<boolean>>();
 
-  async function once(mark: string, password: string, hash: string): Promise<boolean> {
+  /** A node that starts asks many things at once with the same password, which is one guess. */
+  function once(mark: string, address: string | undefined, compareIt: () => Promise<boolean>): Promise<boolean> {
     const joined = comparing.get(mark);
     if (joined) return joined;
-    const running = compare(password, hash).finally(() => comparing.delete(mark));
+    const takeBack = guesses.begin(address);
+    const running = settle(compareIt(), takeBack).finally(() => comparing.delete(mark));
     comparing.set(mark, running);
     return running;
   }
 
   return {
-    async check(user, password) {
+    async check(user, password, address) {
       const users = await read();
       const hash = users.get(user);
       const parts = [user, hash ?? '', password].map((part) => `${Buffer.byteLength(part)}:${part}`);
       const mark = createHmac('sha256', key).update(parts.join()).digest('base64');
       if (right.has(mark)) return true;
-      const isRight = (await once(mark, password, hash ?? likeOthers(users))) && hash !== undefined;
+      // What is remembered was let in above: others who guess from the same address keep nobody out who was in.
+      const isRight = await once(mark, address, async () => {
+        return (await compare(password, hash ?? likeOthers(users))) && hash !== undefined;
+      });
       if (isRight) right.set(mark, true);
       return isRight;
     },
   };
+}
+
+/** Only a wrong password is a guess: one that could not be looked at is none. */
+async function settle(comparison: Promise<boolean>, takeBack: () => void): Promise<boolean> {
+  const isRight = await comparison.catch((error: unknown) => {
+    takeBack();
+    throw error;
+  });
+  if (isRight) takeBack();
+  return isRight;
 }
 
 /** @throws Error what is wrong, in one sentence, without what stands in the file */

@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { basicAccess, certificateAccess, openAccess } from '../access/access.ts';
 import type { Access } from '../access/access.ts';
 import { createBcrypt } from '../access/bcrypt.ts';
+import { createGuesses } from '../access/guesses.ts';
 import { createHtpasswd, parseHtpasswd } from '../access/htpasswd.ts';
 import { reservedNames } from '../access/identity.ts';
 import type { Context } from './context.ts';
@@ -18,19 +19,20 @@ export async function openAccessParts(context: Context): Promise<Access> {
 }
 
 async function openPasswords(
-  { config, log, closers }: Context,
+  { config, log, now, closers }: Context,
   groupsOf: (user: string) => readonly string[],
 ): Promise<Access> {
   const { htpasswd: path, groups } = config.access;
   if (path === null) throw new Error('access.mode is basic, and access.htpasswd names no file of users');
-  const { passwordChecks, rememberedPasswords } = config.limits;
+  const { passwordChecks, rememberedPasswords, wrongPasswords, wrongAddresses } = config.limits;
   const read = createReader(path, groups, (error) =>
     log.error({ err: error, path }, 'the users cannot be read; going by the last'),
   );
   await read();
   const bcrypt = createBcrypt(passwordChecks);
   closers.push(() => bcrypt.close());
-  const htpasswd = createHtpasswd({ read, compare: bcrypt.compare, maxRemembered: rememberedPasswords });
+  const guesses = createGuesses({ maxWrong: wrongPasswords, maxAddresses: wrongAddresses, now });
+  const htpasswd = createHtpasswd({ read, compare: bcrypt.compare, guesses, maxRemembered: rememberedPasswords });
   return basicAccess({ check: htpasswd.check, groupsOf });
 }
 

@@ -1,5 +1,6 @@
 import { compareSync, getRounds, hashSync } from 'bcryptjs';
 import t from 'tap';
+import type { Guesses } from '../../src/access/guesses.ts';
 import { createHtpasswd, parseHtpasswd } from '../../src/access/htpasswd.ts';
 import { NarrowsError } from '../../src/errors.ts';
 
@@ -17,14 +18,17 @@ const message = (run: () => unknown): string => {
 
 const withCost = (cost: string) => `alice:${alice.replace('$04$', `$${cost}$`)}`;
 
+const unlimited: Guesses = { begin: () => () => undefined };
+
 interface Options {
+  readonly guesses?: Guesses;
   readonly maxRemembered?: number;
   /** What each comparison waits for. */
   readonly until?: Promise<void>;
 }
 
 /** Users in a map that can change, with all that was compared. */
-function passwordsOf(users: Map<string, string>, { maxRemembered = 10, until }: Options = {}) {
+function passwordsOf(users: Map<string, string>, { maxRemembered = 10, until, guesses = unlimited }: Options = {}) {
   const compared: [password: string, hash: string][] = [];
   const htpasswd = createHtpasswd({
     read: () => Promise.resolve(users),
@@ -33,6 +37,7 @@ function passwordsOf(users: Map<string, string>, { maxRemembered = 10, until }: 
       await until;
       return compareSync(password, hash);
     },
+    guesses,
     maxRemembered,
   });
   return { ...htpasswd, compared };
@@ -159,6 +164,7 @@ void t.test('check: a user who is not there is compared all the same, with a has
 
 void t.test('check: whatever the comparison says of nobody, nobody is let in', async (t) => {
   const htpasswd = createHtpasswd({
+    guesses: unlimited,
     read: () => Promise.resolve(new Map<string, string>()),
     compare: () => Promise.resolve(true),
     maxRemembered: 10,
@@ -223,6 +229,7 @@ void t.test('check: remembers so many, the last ones', async (t) => {
 void t.test('check: trouble is told, and remembered by nobody', async (t) => {
   let trouble: Error | undefined = new NarrowsError('overloaded', 'Too many.');
   const htpasswd = createHtpasswd({
+    guesses: unlimited,
     read: () => Promise.resolve(new Map([['alice', alice]])),
     compare: (password, hash) => (trouble ? Promise.reject(trouble) : Promise.resolve(compareSync(password, hash))),
     maxRemembered: 10,
@@ -235,9 +242,53 @@ void t.test('check: trouble is told, and remembered by nobody', async (t) => {
   trouble = undefined;
   t.ok(await htpasswd.check('alice', 's3cret'));
   const unread = createHtpasswd({
+    guesses: unlimited,
     read: () => Promise.reject(new Error('gone')),
     compare: () => Promise.resolve(true),
     maxRemembered: 1,
   });
   await t.rejects(unread.check('alice', 's3cret'), { message: 'gone' });
+});
+
+void t.test('check: 63. a guess is one that was wrong; who was let in before stays in', async (t) => {
+  const said: string[] = [];
+  let isOpen = true;
+  const { check, compared } = passwordsOf(new Map([['alice', alice]]), {
+    guesses: {
+      begin(address) {
+        if (!isOpen) throw new NarrowsError('rateLimited', 'Too many.');
+        said.push(`begin ${address}`);
+        return () => said.push(`right ${address}`);
+      },
+    },
+  });
+  t.equal(await check('alice', 'wrong', 'a'), false);
+  t.same(said.splice(0), ['begin a']);
+  t.equal(await check('mallory', 's3cret', 'b'), false);
+  t.same(said.splice(0), ['begin b'], 'someone who does not exist');
+  t.same(await Promise.all([1, 2, 3].map(() => check('alice', 's3cret', 'c'))), [true, true, true]);
+  t.same(said.splice(0), ['begin c', 'right c'], 'the same at once is one');
+  isOpen = false;
+  const before = compared.length;
+  t.equal(await check('alice', 's3cret', 'a'), true);
+  await t.rejects(check('alice', 'other', 'a'), { kind: 'rateLimited', message: 'Too many.' });
+  t.equal(compared.length, before, 'nothing is compared for one guess too many');
+});
+
+void t.test('check: 63. what could not be compared was no guess', async (t) => {
+  let taken = 0;
+  const trouble = new NarrowsError('overloaded', 'Too many passwords wait to be checked.');
+  const { check } = createHtpasswd({
+    read: () => Promise.resolve(new Map([['alice', alice]])),
+    compare: () => Promise.reject(trouble),
+    guesses: {
+      begin() {
+        taken += 1;
+        return () => (taken -= 1);
+      },
+    },
+    maxRemembered: 1,
+  });
+  await t.rejects(check('alice', 's3cret'), trouble);
+  t.equal(taken, 0);
 });
