@@ -42,7 +42,9 @@ const upstream = strict('a map such as { url: https://registry.example }', {
     })
     .optional(),
   ca: text.optional(),
-  proxy: anyUrl.optional(),
+  proxy: z
+    .union([z.literal('none'), anyUrl], { error: 'expected a URL such as http://proxy.example:3128, or none' })
+    .optional(),
   trustedHosts: z.array(text, { error: 'expected a list of hosts' }).optional(),
 });
 

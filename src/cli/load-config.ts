@@ -1,9 +1,11 @@
 import { access, constants, readFile } from 'node:fs/promises';
 import { parseDocument } from 'yaml';
+import { anyUrl } from '../config-values.ts';
 import { ConfigError, parseConfig } from '../config.ts';
 import type { Config, Mistake } from '../config.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
+import { proxyFor, proxyVariable } from './proxies.ts';
 
 export const defaultConfigUrl = new URL('../../config/default.yaml', import.meta.url);
 
@@ -42,7 +44,7 @@ export async function loadConfig(file: string | undefined, overrides: Overrides,
   const flags = fromOverrides(overrides, written);
   const mistakes = [...environment.mistakes, ...flags.mistakes];
   let source = merge(merge(merge(defaults, written), environment.tree), flags.tree);
-  source = { ...source, upstreams: withoutNulls(source['upstreams']) };
+  source = { ...source, upstreams: withProxies(withoutNulls(source['upstreams']), io.env, mistakes) };
   try {
     const config = parseConfig(source);
     mistakes.push(...(await unreadable(config)));
@@ -113,6 +115,23 @@ function merge(under: Tree, over: Tree): Tree {
     merged.set(key, isTree(below) && isTree(value) ? merge(below, value) : value);
   }
   return Object.fromEntries(merged);
+}
+
+/** An upstream that says nothing of a proxy has that of the environment. */
+function withProxies(upstreams: unknown, env: Io['env'], mistakes: Mistake[]): unknown {
+  if (!isTree(upstreams)) return upstreams;
+  const wrong = new Set<string>();
+  const entries = Object.entries(upstreams).map(([name, entry]) => {
+    if (!isTree(entry) || entry['proxy'] !== undefined || !URL.canParse(String(entry['url']))) return [name, entry];
+    const url = new URL(String(entry['url']));
+    const proxy = proxyFor(url, env);
+    if (proxy === undefined) return [name, entry];
+    if (anyUrl.safeParse(proxy).success) return [name, { ...entry, proxy }];
+    wrong.add(proxyVariable(url));
+    return [name, entry];
+  });
+  for (const path of wrong) mistakes.push({ path, message: 'expected a URL such as http://proxy.example:3128' });
+  return Object.fromEntries(entries);
 }
 
 function withoutNulls(value: unknown): unknown {

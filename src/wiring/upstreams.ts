@@ -37,7 +37,7 @@ async function openRegistry(name: string, config: Config, now: () => number, met
     url,
     credentials: createCredentials(credentialSource(settings, config.dockerConfig, url), now),
     ca: settings.ca === undefined ? undefined : await readFile(settings.ca, 'utf8'),
-    proxy: settings.proxy === undefined ? undefined : new URL(settings.proxy),
+    proxy: settings.proxy === undefined || settings.proxy === 'none' ? undefined : new URL(settings.proxy),
     trustedHosts: settings.trustedHosts ?? [],
     maxManifestBytes: limits.manifestSize,
     limits: {

@@ -111,3 +111,22 @@ void t.test('files that are named and cannot be read are mistakes, all of them',
   t.match(failure, 'upstreams.x.ca: /no/ca cannot be read (ENOENT)');
   t.match(failure, 'upstreams.x.credentials.passwordFile: /no/pw cannot be read (ENOENT)');
 });
+
+void t.test('the proxy of the environment is that of upstreams that say nothing of one', async (t) => {
+  const file = join(await temporaryFolder(t), 'narrows.yaml');
+  await writeFile(
+    file,
+    'upstreams:\n  ghcr.io: { proxy: none }\n  quay.io: { proxy: http://own.example:1 }\n  lab: { url: http://127.0.0.1:1 }\n',
+  );
+  const env = { HTTPS_PROXY: 'http://user:canary@proxy.example:3128', NO_PROXY: 'registry.k8s.io' };
+  const { config } = await loadConfig(file, {}, io(env));
+  const proxyOf = (name: string) => config.upstreams[name]!.proxy;
+  t.equal(proxyOf('docker.io'), 'http://user:canary@proxy.example:3128');
+  t.equal(proxyOf('ghcr.io'), 'none');
+  t.equal(proxyOf('quay.io'), 'http://own.example:1');
+  t.equal(proxyOf('registry.k8s.io'), undefined);
+  t.equal(proxyOf('lab'), undefined);
+  await t.rejects(loadConfig(undefined, {}, io({ HTTPS_PROXY: 'socks5://proxy.example:1' })), {
+    message: /has a mistake:\n  HTTPS_PROXY: expected a URL such as http:\/\/proxy.example:3128$/,
+  });
+});
