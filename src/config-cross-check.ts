@@ -50,6 +50,13 @@ export function crossCheck(value: unknown): Mistake[] {
     });
   }
   checkUpstream('defaultUpstream', config['defaultUpstream']);
+  for (const [name, entry] of Object.entries(asMap(config['upstreams']))) {
+    const { clientCertificate, proxy = 'none', url } = asMap(entry);
+    const path = `upstreams.${name}.clientCertificate`;
+    if (clientCertificate === undefined) continue;
+    if (proxy !== 'none') mistakes.push({ path, message: 'it is not shown through a proxy; set proxy: none' });
+    if (String(url).startsWith('http:')) mistakes.push({ path, message: 'only https can show it' });
+  }
   for (const [index, entry] of mapsOf(config['listen']).entries()) {
     checkUpstream(`listen.${index}.upstream`, entry['upstream']);
     if (entry['platforms'] !== undefined) checkSet(`listen.${index}.platforms`, entry['platforms']);

@@ -42,6 +42,7 @@ const upstream = strict('a map such as { url: https://registry.example }', {
     })
     .optional(),
   ca: text.optional(),
+  clientCertificate: z.strictObject({ cert: text, key: text }).optional(),
   proxy: z
     .union([z.literal('none'), anyUrl], { error: 'expected a URL such as http://proxy.example:3128, or none' })
     .optional(),

@@ -71,10 +71,14 @@ async function unreadable(config: Config): Promise<Mistake[]> {
       [`listen.${index}.tls.key`, tls?.key],
       [`listen.${index}.tls.clientCa`, tls?.clientCa],
     ]),
-    ...Object.entries(config.upstreams).flatMap(([name, { ca, credentials }]): [string, string | undefined][] => [
-      [`upstreams.${name}.ca`, ca],
-      [`upstreams.${name}.credentials.passwordFile`, credentials?.passwordFile],
-    ]),
+    ...Object.entries(config.upstreams).flatMap(
+      ([name, { ca, clientCertificate, credentials }]): [string, string | undefined][] => [
+        [`upstreams.${name}.ca`, ca],
+        [`upstreams.${name}.clientCertificate.cert`, clientCertificate?.cert],
+        [`upstreams.${name}.clientCertificate.key`, clientCertificate?.key],
+        [`upstreams.${name}.credentials.passwordFile`, credentials?.passwordFile],
+      ],
+    ),
   ];
   const mistakes = files.map(async ([path, file]): Promise<Mistake[]> => {
     if (file === null || file === undefined) return [];

@@ -7,9 +7,19 @@ import { buildConnector } from 'undici';
 export interface DialerOptions {
   /** PEM certificates that are trusted beside the system's. */
   readonly ca?: string | undefined;
+  /** Is shown to the registry itself, and to nobody that it points to. */
+  readonly own?: OwnCertificate | undefined;
   readonly connectTimeoutMs: number;
   /** Hosts that the operator named: they may be at any address. */
   isTrusted(host: string, port: number): boolean;
+}
+
+/** A certificate that says who we are, PEM. */
+export interface OwnCertificate {
+  readonly cert: string;
+  readonly key: string;
+  readonly host: string;
+  readonly port: number;
 }
 
 /**
@@ -18,14 +28,16 @@ export interface DialerOptions {
  * The check is in the name look-up of the very connection, so that a name which answers differently the second time
  * gains nothing.
  */
-export function createDialer({ ca, connectTimeoutMs, isTrusted }: DialerOptions): buildConnector.connector {
+export function createDialer({ ca, own, connectTimeoutMs, isTrusted }: DialerOptions): buildConnector.connector {
   const common = { timeout: connectTimeoutMs, allowH2: false, ...(ca && { ca: withSystem(ca) }) };
   const free = buildConnector(common);
+  const known = own && buildConnector({ ...common, cert: own.cert, key: own.key });
   // undici hands on what it does not know to net.connect, which takes a look-up of its own.
   const guarded = buildConnector({ ...common, lookup: publicLookup });
   return (options, callback) => {
     const host = options.hostname.replace(/^\[|\]$/g, '');
     const port = Number(options.port || (options.protocol === 'https:' ? 443 : 80));
+    if (known && own.host === host && own.port === port) return known(options, callback);
     if (isTrusted(host, port)) return free(options, callback);
     if (isIP(host) && !isPublic(host)) return callback(refusal(host), null);
     return guarded(options, callback);

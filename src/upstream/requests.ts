@@ -15,6 +15,8 @@ export interface UpstreamOptions {
   readonly credentials: Credentials;
   /** PEM certificates that are trusted beside the system's. */
   readonly ca?: string | undefined;
+  /** Says who we are, to the registry itself alone; not through a proxy. */
+  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
   readonly proxy?: URL | undefined;
   /** Hosts, with or without a port, that may be sent credentials and may have private addresses. */
   readonly trustedHosts: readonly string[];
@@ -192,9 +194,11 @@ export function createRequester(options: UpstreamOptions): Requester {
 }
 
 function createDispatcher(options: UpstreamOptions): Dispatcher {
-  const { limits, ca } = options;
+  const { limits, ca, url, clientCertificate } = options;
+  const own = clientCertificate && { ...clientCertificate, host: bareHost(url), port: portOf(url) };
   const connect = createDialer({
     ca,
+    own,
     connectTimeoutMs: limits.connectTimeoutMs,
     isTrusted: (host, port) => isTrusted(host, port, options),
   });

@@ -37,6 +37,7 @@ async function openRegistry(name: string, config: Config, now: () => number, met
     url,
     credentials: createCredentials(credentialSource(settings, config.dockerConfig, url), now),
     ca: settings.ca === undefined ? undefined : await readFile(settings.ca, 'utf8'),
+    clientCertificate: settings.clientCertificate && (await readPair(settings.clientCertificate)),
     proxy: settings.proxy === undefined || settings.proxy === 'none' ? undefined : new URL(settings.proxy),
     trustedHosts: settings.trustedHosts ?? [],
     maxManifestBytes: limits.manifestSize,
@@ -52,6 +53,11 @@ async function openRegistry(name: string, config: Config, now: () => number, met
     onAnswer: metrics.upstreamAnswered,
     onBytes: metrics.upstreamSent,
   });
+}
+
+async function readPair({ cert, key }: { cert: string; key: string }): Promise<{ cert: string; key: string }> {
+  const [certificate, secret] = await Promise.all([readFile(cert, 'utf8'), readFile(key, 'utf8')]);
+  return { cert: certificate, key: secret };
 }
 
 /** A password in a file is read each time it is asked for, so that a rotated secret takes effect. */

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import t from 'tap';
 import { NarrowsError } from '../../src/errors.ts';
 import { createCredentials } from '../../src/upstream/credentials.ts';
@@ -518,6 +519,36 @@ void t.test("tls: an upstream's authority stands beside those of the system, dir
     const upstream = requester(t, registry.url, { ca: certificate.cert, ...options });
     t.equal(await textOf(send(upstream)).catch(String), 'known to the system', what);
   }
+});
+
+/** The name on the certificate that a client has shown. */
+function clientOf({ socket }: ServerResponse): unknown {
+  return (socket as TLSSocket).getPeerCertificate().subject?.CN;
+}
+
+void t.test('tls: 69. a certificate of ours is shown to the registry, and to nobody that it points to', async (t) => {
+  const ours = await makeCertificate('mirror.example');
+  const names: Record<string, unknown> = {};
+  const asking = { ...certificate, requestCert: true, rejectUnauthorized: false };
+  const storage = await serve(
+    t,
+    (_, response) => {
+      names['storage'] = clientOf(response) ?? 'nobody';
+      response.end('bytes');
+    },
+    asking,
+  );
+  const registry = await serve(
+    t,
+    (_, response) => {
+      names['registry'] = clientOf(response) ?? 'nobody';
+      redirect(response, `${storage.url}/x`);
+    },
+    asking,
+  );
+  const options = { ca: certificate.cert, clientCertificate: ours, trustedHosts: ['127.0.0.1'] };
+  t.equal(await textOf(send(requester(t, registry.url, options))), 'bytes');
+  t.same(names, { registry: 'mirror.example', storage: 'nobody' }, 'another port of the same machine is another host');
 });
 
 // ---- Proxies
