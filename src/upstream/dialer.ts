@@ -85,6 +85,9 @@ for (const [network, prefix] of [
   ['198.51.100.0', 24],
   ['203.0.113.0', 24],
   ['224.0.0.0', 3],
+  // Azure's WireServer: a public address that leads into the host of every virtual machine there
+  // (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
+  ['168.63.129.16', 32],
 ] as const) {
   reserved.addSubnet(network, prefix, 'ipv4');
 }

@@ -9,6 +9,8 @@ import type { Teardown } from '../fixtures/mirror.ts';
 
 const addresses: Record<'public' | 'private', readonly string[]> = {
   public: [
+    '168.63.129.15',
+    '168.63.129.17',
     '1.1.1.1',
     '8.8.8.8',
     '9.255.255.255',
@@ -64,6 +66,9 @@ const addresses: Record<'public' | 'private', readonly string[]> = {
     '239.255.255.255',
     '240.0.0.1',
     '255.255.255.255',
+    // Azure's WireServer.
+    '168.63.129.16',
+    '::ffff:168.63.129.16',
     // IPv6.
     '::',
     '::1',
