@@ -71,6 +71,7 @@ export function crossCheck(value: unknown): Mistake[] {
     }
   }
   for (const [host, set] of Object.entries(asMap(platforms['hosts']))) checkSet(`platforms.hosts.${host}`, set);
+  for (const [name, set] of Object.entries(asMap(platforms['users']))) checkSet(`platforms.users.${name}`, set);
   for (const [network, set] of Object.entries(asMap(platforms['addresses']))) {
     checkSet(`platforms.addresses.${network}`, set);
     if (!isNetwork(network)) {
@@ -105,13 +106,14 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
   if (access['mode'] === 'basic' && !isSet(access, 'htpasswd')) {
     mistakes.push({ path: 'access.htpasswd', message: 'expected a file of users, as htpasswd -B makes it' });
   }
+  mistakes.push(...checkTokens(config, access));
   const authorities = mapsOf(config['listen']).map(({ tls }) => isSet(asMap(tls), 'clientCa'));
   if (access['mode'] === 'certificate' && !authorities.includes(true)) {
     const message = 'no listener asks for certificates; give one of them tls.clientCa';
     mistakes.push({ path: 'access.mode', message });
   }
   for (const index of isOpen ? authorities.keys().filter((at) => authorities[at]) : []) {
-    const message = 'with access.mode none nobody is asked who they are; set it to certificate or basic';
+    const message = 'with access.mode none nobody is asked who they are; set it to certificate, basic or token';
     mistakes.push({ path: `listen.${index}.tls.clientCa`, message });
   }
   for (const name of Object.keys(asMap(access['groups'])).filter((one) => reservedNames.includes(one))) {
@@ -149,6 +151,38 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
       if (!isOpen || !isLocked) continue;
       mistakes.push({ path: `${path}.${key}`, message: 'nobody can say who they are; set access.mode' });
     }
+  }
+  return mistakes;
+}
+
+function checkTokens(config: Record<string, unknown>, access: Record<string, unknown>): Mistake[] {
+  const mistakes: Mistake[] = [];
+  const { mode } = access;
+  const issuers = mapsOf(access['issuers']);
+  if (mode === 'token' && !isSet(access, 'htpasswd') && issuers.length === 0) {
+    mistakes.push({ path: 'access.mode', message: 'nobody could get a token; set access.htpasswd or access.issuers' });
+  }
+  const keys = asMap(access['token'])['keys'];
+  if (mode === 'token' && Number(config['workers']) > 1 && Array.isArray(keys) && keys.length === 0) {
+    const message = 'workers look at the tokens of one another: give a file of at least 32 random bytes';
+    mistakes.push({ path: 'access.token.keys', message });
+  }
+  if (issuers.length > 0 && mode !== 'basic' && mode !== 'token') {
+    mistakes.push({ path: 'access.issuers', message: 'tokens are not looked at; set access.mode to token or basic' });
+  }
+  for (const [index, { url, prefix, jwks }] of issuers.entries()) {
+    const path = `access.issuers.${index}`;
+    const isTwice = (key: string, value: unknown) => issuers.findIndex((other) => other[key] === value) < index;
+    if (isTwice('url', url)) mistakes.push({ path: `${path}.url`, message: 'there is another entry of this issuer' });
+    if (isTwice('prefix', prefix)) {
+      mistakes.push({ path: `${path}.prefix`, message: 'the users of two issuers could not be told apart' });
+    }
+    if (jwks === undefined && !/^https?:$/.test(URL.parse(String(url))?.protocol ?? '')) {
+      mistakes.push({ path: `${path}.url`, message: 'expected a URL, or jwks: where its keys are' });
+    }
+  }
+  if (mode === 'none' && Object.keys(asMap(asMap(config['platforms'])['users'])).length > 0) {
+    mistakes.push({ path: 'platforms.users', message: 'nobody can say who they are; set access.mode' });
   }
   return mistakes;
 }

@@ -77,11 +77,31 @@ const repository = strict('a map such as { name: team/app, hosted: true }', {
   owners: z.record(owned, names.min(1, { error: 'expected at least one owner' })).optional(),
 });
 
+const issuer = strict('a map such as { url: https://issuer.example, audience: narrows, prefix: "ci:" }', {
+  url: text,
+  audience: text,
+  prefix: text.regex(/^[^*\s]+:$/, { error: 'expected a word with a colon behind it, such as "ci:"' }),
+  user: text.optional(),
+  groups: text.optional(),
+  jwks: text.optional(),
+  ca: text.optional(),
+  tokenFile: text.optional(),
+});
+
 const access = z.strictObject({
-  mode: z.enum(['none', 'basic', 'certificate'], { error: 'expected none, basic or certificate' }),
+  mode: z.enum(['none', 'basic', 'token', 'certificate'], { error: 'expected none, basic, token or certificate' }),
   htpasswd: text.nullable(),
   groups: z.record(text, names),
   pull: names,
+  token: z.strictObject({
+    realm: url.nullable(),
+    service: text.regex(/^[\w.:/-]+$/, { error: 'expected letters, digits and . : / - _' }),
+    lifetime: duration.refine((ms) => ms >= 60_000, {
+      error: 'expected at least 60s, which is what clients take for granted',
+    }),
+    keys: z.array(text, { error: 'expected a list of files' }),
+  }),
+  issuers: z.array(issuer, { error: 'expected a list of issuers' }),
 });
 
 const hosting = z.strictObject({
@@ -131,6 +151,7 @@ const redis = z.strictObject({
   username: text.nullable(),
   password: text.nullable(),
   passwordFile: text.nullable(),
+  sealKeys: z.array(text, { error: 'expected a list of files' }),
   prefix: z
     .string({ error: 'expected text' })
     .regex(/^[^{}]{0,64}$/, { error: 'expected up to 64 characters, none of them { or }' }),
@@ -174,6 +195,7 @@ export const configSchema = z.strictObject({
     sets: z.record(text, z.array(platform, { error: 'expected a list such as [linux/arm64]' }).min(1)),
     hosts: z.record(text, setReference),
     addresses: z.record(text, setReference),
+    users: z.record(text, setReference),
     trustUserAgent: flag,
     onMissing: z.enum(['error', 'verbatim'], { error: 'expected error or verbatim' }),
     primary: platform,
@@ -194,6 +216,9 @@ export const configSchema = z.strictObject({
   warm,
   limits: z.strictObject({
     connections: count,
+    connectionsPerAddress: count.nullable(),
+    requestsPerAddress: count.nullable(),
+    knownAddresses: count,
     headerSize: size,
     headersTimeout: wait,
     requestStall: wait,

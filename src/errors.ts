@@ -30,12 +30,14 @@ export const errors = {
   rateLimited: { code: 'TOOMANYREQUESTS', status: 429 },
   overloaded: { code: 'TOOMANYREQUESTS', status: 503 },
   draining: { code: 'UNAVAILABLE', status: 503 },
+  issuerUnavailable: { code: 'UNAVAILABLE', status: 503 },
   storeUnavailable: { code: 'UNAVAILABLE', status: 503 },
   upstreamRefused: { code: 'UNAVAILABLE', status: 502 },
   upstreamUnusable: { code: 'UNAVAILABLE', status: 502 },
   upstreamManifestInvalid: { code: 'MANIFEST_INVALID', status: 502 },
   upstreamUnavailable: { code: 'UNAVAILABLE', status: 503 },
   upstreamTimeout: { code: 'UNAVAILABLE', status: 504 },
+  loopDetected: { code: 'UNAVAILABLE', status: 508 },
   internal: { code: 'UNKNOWN', status: 500 },
 } as const satisfies Record<string, { code: string; status: number }>;
 
@@ -102,6 +104,7 @@ export function isUpstreamTrouble(error: unknown): error is NarrowsError {
     'upstreamTimeout',
     'rateLimited',
     'overloaded',
+    'loopDetected',
     'upstreamManifestInvalid',
   );
 }

@@ -1,5 +1,5 @@
 import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Answered } from './http/server.ts';
+import type { Answered } from './http/answered.ts';
 import type { PullObserver } from './pull/parts.ts';
 
 export type MetricsJson = readonly object[];

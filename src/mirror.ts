@@ -1,11 +1,14 @@
+import { createAddressLimits } from './access/addresses.ts';
 import { startAdmin } from './admin/server.ts';
 import { resolveSet } from './config.ts';
 import { parseAddress } from './config-values.ts';
 import type { Config } from './config.ts';
+import { newPseudonym } from './hops.ts';
 import { openCertificate } from './http/certificates.ts';
 import type { TlsPaths } from './http/certificates.ts';
 import { startEdge } from './http/server.ts';
-import type { Answered, Endpoint } from './http/server.ts';
+import type { Answered } from './http/answered.ts';
+import type { Endpoint } from './http/server.ts';
 import type { Tls } from './http/tls.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics.ts';
@@ -40,18 +43,19 @@ export async function startMirror(
     for (const close of closers.splice(0).toReversed()) await close();
   };
   try {
-    return { ...(await start({ config, log, metrics: createMetrics(), now, closers, team })), stop };
+    const pseudonym = newPseudonym();
+    return { ...(await start({ config, log, metrics: createMetrics(), now, closers, team, pseudonym })), stop };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
+async function start(context: Context & { pseudonym: string }): Promise<Omit<Mirror, 'stop'>> {
   const { config, log, metrics, closers, team } = context;
   const { limits } = config;
-  const access = await openAccessParts(context);
-  const work = await openPullWork(context, access.challenge);
+  const work = await openPullWork(context);
+  const { access, tokens } = await openAccessParts(context, work.keyOf);
   const { pull, sets } = work;
   let isReady = false;
   // Of several workers, the process that started them answers for all.
@@ -67,7 +71,7 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
       onTrouble: adminTrouble(log),
     }));
   if (admin) closers.push(admin.stop);
-  if (access.challenge !== undefined) warnOfPlainPasswords(config, log);
+  if (config.access.mode === 'basic' || config.access.mode === 'token') warnOfPlainPasswords(config, log);
   const edge = await startEdge({
     endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets, context))),
     limits: {
@@ -78,9 +82,17 @@ async function start(context: Context): Promise<Omit<Mirror, 'stop'>> {
       keepAliveMs: limits.keepAlive,
       stallMs: limits.sendStall,
     },
+    pseudonym: context.pseudonym,
     access,
+    addresses: createAddressLimits({
+      maxConnections: limits.connectionsPerAddress,
+      requestsPerS: limits.requestsPerAddress,
+      maxAddresses: limits.knownAddresses,
+      now: context.now,
+    }),
+    tokens,
     pull,
-    push: openPush(context, work.storage, access.challenge),
+    push: openPush(context, work.storage),
     onAnswered(answered) {
       metrics.answered(answered);
       logAnswer(log, answered);

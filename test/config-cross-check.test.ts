@@ -141,7 +141,7 @@ void t.test('access: basic needs a file of users', (t) => {
   t.same(mistakesOf([], { mode: 'basic' }), expected);
   t.same(mistakesOf([], { mode: 'basic', htpasswd: null }), expected);
   t.same(mistakesOf([], { mode: 'none', htpasswd: '/etc/narrows/users' }), [], 'and none takes one');
-  t.match(mistakesOf([], { mode: 'token' }), ['access.mode: expected none, basic or certificate']);
+  t.match(mistakesOf([], { mode: 'ldap' }), ['access.mode: expected none, basic, token or certificate']);
   t.match(mistakesOf([], { ...basic, groups: { ci: 'alice' } }), [`access.groups.ci: ${names}`]);
   t.match(mistakesOf([], { ...basic, pull: 'authenticated' }), [`access.pull: ${names}`]);
   t.end();
@@ -194,3 +194,36 @@ void t.test('repositories: whatever stands there is a mistake and not a failure'
   }
   t.end();
 });
+
+void t.test(
+  'access: tokens need someone to have them, keys that workers share, and issuers that can be told apart',
+  (t) => {
+    const issuer = { url: 'https://a.example', audience: 'narrows', prefix: 'a:' };
+    const token = { mode: 'token', htpasswd: '/u' };
+    const own = (parse(defaults) as { access: { token: Tree } }).access.token;
+    const cases: [access: Tree, path: string | undefined][] = [
+      [{ mode: 'token' }, 'access.mode'],
+      [token, undefined],
+      [{ mode: 'token', issuers: [issuer] }, undefined],
+      [{ ...token, issuers: [issuer, { ...issuer, prefix: 'b:' }] }, 'access.issuers.1.url'],
+      [{ ...token, issuers: [issuer, { ...issuer, url: 'https://b.example' }] }, 'access.issuers.1.prefix'],
+      [{ ...token, issuers: [{ ...issuer, prefix: 'a' }] }, 'access.issuers.0.prefix'],
+      [{ ...token, issuers: [{ ...issuer, prefix: '*:' }] }, 'access.issuers.0.prefix'],
+      [{ ...token, issuers: [{ ...issuer, audience: '' }] }, 'access.issuers.0.audience'],
+      [{ ...token, issuers: [{ ...issuer, url: 'accounts' }] }, 'access.issuers.0.url'],
+      [{ ...token, issuers: [{ ...issuer, url: 'accounts', jwks: '/keys' }] }, undefined],
+      [{ mode: 'none', issuers: [issuer] }, 'access.issuers'],
+      [{ mode: 'certificate', issuers: [issuer] }, 'access.issuers'],
+      [{ ...token, token: { ...own, lifetime: '10s' } }, 'access.token.lifetime'],
+      [{ ...token, token: { ...own, realm: 'mirror/token' } }, 'access.token.realm'],
+      [{ ...token, token: { ...own, service: 'a"b' } }, 'access.token.service'],
+    ];
+    for (const [access, path] of cases) {
+      const at = mistakesOf([], access).map((text) => text.slice(0, text.indexOf(': ')));
+      const expected =
+        access['mode'] === 'certificate' ? ['access.mode', path] : [path].filter((one) => one !== undefined);
+      t.same(new Set(at), new Set(expected), JSON.stringify(access));
+    }
+    t.end();
+  },
+);

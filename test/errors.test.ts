@@ -71,9 +71,10 @@ void t.test('isUpstreamTrouble: is trouble on the way, never an answer or the ca
     'upstreamTimeout',
     'rateLimited',
     'overloaded',
+    'loopDetected',
   ]);
   for (const name of names) t.equal(isUpstreamTrouble(new NarrowsError(name, 'x')), trouble.has(name), name);
   for (const other of [new Error('x'), { kind: 'upstreamTimeout' }, undefined]) t.notOk(isUpstreamTrouble(other));
-  for (const name of trouble) t.ok([429, 502, 503, 504].includes(errors[name].status), name);
+  for (const name of trouble) t.ok([429, 502, 503, 504, 508].includes(errors[name].status), name);
   t.end();
 });

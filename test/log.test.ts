@@ -90,7 +90,7 @@ void t.test('createLog: a terminal gets a line for people', (t) => {
   t.end();
 });
 
-void t.test('createLog: what clients and upstreams wrote cannot steer a terminal, nor forge a line', (t) => {
+void t.test('36. createLog: what clients and upstreams wrote cannot steer a terminal, nor forge a line', (t) => {
   const { log, lines } = recorded('info', true);
   log.info({ url: '/v2/\u001B[2J\u001B]0;owned\u0007' }, 'asked\r\n12:00:00 info  forged');
   const text = lines.join('');

@@ -53,7 +53,7 @@ function retryAfterS(missing: number, eachMs: number): number {
 }
 
 /** Who has one IPv6 address has the 2^64 of its network (RFC 4291 section 2.5.1). */
-function networkOf(address: string): string {
+export function networkOf(address: string): string {
   const plain = address.replace(/^::ffff:(?=[0-9.]+$)/, '').split('%', 1)[0] ?? '';
   if (!isIPv6(plain)) return plain;
   const [head = '', tail] = plain.split('::', 2);

@@ -37,6 +37,8 @@ export async function keepUp({
       if (signal.aborted) return;
       throw error;
     }
+    // A round that was due at once has not waited, so nothing has looked at the signal yet.
+    if (signal.aborted) return;
     const ending = new AbortController();
     const end = endOf(now(), hours);
     const timer =

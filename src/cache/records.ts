@@ -6,6 +6,8 @@ import type { JsonObject } from '../oci/json.ts';
 import { isMediaType } from '../oci/media-types.ts';
 import { createStrictSpace, forgiving } from './record-space.ts';
 import type { RecordSpace, Shape, StrictSpace } from './record-space.ts';
+import { isSealed, sealedSpace } from './seal.ts';
+import type { Sealed } from './seal.ts';
 import { createSharedSpace } from './shared-records.ts';
 import type { SharedRecords } from './shared-records.ts';
 
@@ -98,7 +100,18 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
   ): RecordSpace<T> {
     const own = createStrictSpace<T>(new Keyv<T>({ store: local(), namespace, throwOnErrors: true }), isRecord);
     if (!shared) return forgiving(own, onTrouble);
-    return share(own, createStrictSpace<T>(shared.open(namespace) as Keyv<T>, isRecord), isNewer);
+    return share(own, openShared(shared, namespace, isRecord), isNewer);
+  }
+
+  function openShared<T>(
+    { open, seal }: SharedRecords,
+    namespace: string,
+    isRecord?: (value: Shape) => boolean,
+  ): StrictSpace<T> {
+    if (!seal) return createStrictSpace<T>(open(namespace) as Keyv<T>, isRecord);
+    const isWhole = (value: Shape) => isSealed(value) && (isRecord?.(value['value'] as Shape) ?? true);
+    const sealed = createStrictSpace<Sealed<T>>(open(namespace) as Keyv<Sealed<T>>, isWhole);
+    return sealedSpace(sealed, namespace, seal, onTrouble);
   }
 
   function share<T>(

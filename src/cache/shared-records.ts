@@ -2,12 +2,15 @@ import { LRUCache } from 'lru-cache';
 import { TierAway } from './breaker.ts';
 import type { Keyv } from 'keyv';
 import type { StrictSpace } from './record-space.ts';
+import type { Seal } from './seal.ts';
 
 /** Records that replicas have in common, over those of their own. */
 export interface SharedRecords {
   /** Throws what fails. */
   open(namespace: string): Keyv;
   readonly repositories: StrictSpace<true>;
+  /** Where others can write as well. */
+  readonly seal?: Seal | undefined;
   /** Runs what asks Redis, unless Redis is being left alone. @throws TierAway */
   guard<T>(action: () => Promise<T>): Promise<T>;
   /** How long a record lives that nobody writes again. */

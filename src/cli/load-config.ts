@@ -63,9 +63,16 @@ async function unreadable(config: Config): Promise<Mistake[]> {
   const files: [path: string, file: string | null | undefined][] = [
     ['dockerConfig', config.dockerConfig],
     ['cache.redis.ca', config.cache.redis.ca],
+    ...config.cache.redis.sealKeys.map((file, index): [string, string] => [`cache.redis.sealKeys.${index}`, file]),
     ['cache.redis.passwordFile', config.cache.redis.passwordFile],
     ['cache.s3.secretAccessKeyFile', config.cache.s3.secretAccessKeyFile],
     ['access.htpasswd', config.access.htpasswd],
+    ...config.access.token.keys.map((file, index): [string, string] => [`access.token.keys.${index}`, file]),
+    ...config.access.issuers.flatMap(({ ca, tokenFile, jwks = '' }, index): [string, string | undefined][] => [
+      [`access.issuers.${index}.ca`, ca],
+      [`access.issuers.${index}.tokenFile`, tokenFile],
+      [`access.issuers.${index}.jwks`, URL.canParse(jwks) ? undefined : jwks || undefined],
+    ]),
     ...config.listen.flatMap(({ tls }, index): [string, string | undefined][] => [
       [`listen.${index}.tls.cert`, tls?.cert],
       [`listen.${index}.tls.key`, tls?.key],

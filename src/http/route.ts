@@ -44,6 +44,17 @@ export function parseRoute({ place, rest, query }: Target): Route {
   return parseResource(rest.slice(1), place, query);
 }
 
+const telling = ['ns', 'n', 'last', 'digest', 'mount', 'from', 'artifactType', 'tag', 'service', 'scope'];
+
+/** A request target as it may be written down: what the API has no name for may be a secret (RFC 6750, 5.3). */
+export function loggable(target: string): string {
+  const question = target.indexOf('?');
+  if (question < 0) return target;
+  const names = target.slice(question + 1).split('&');
+  const shown = names.map((pair) => (telling.includes(pair.split('=', 1)[0] ?? '') ? pair : '…'));
+  return `${target.slice(0, question)}?${shown.join('&')}`;
+}
+
 /** A digest's colon is the one character that careful clients escape. */
 function decodeColons(path: string): string {
   return path.replaceAll(/%3a/gi, ':');

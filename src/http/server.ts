@@ -3,14 +3,20 @@ import { createServer as createHttpServer } from 'node:http';
 import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { Server as SecureServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Access } from '../access/access.ts';
+import type { AddressLimits } from '../access/addresses.ts';
 import type { Identity } from '../access/identity.ts';
+import type { TokenService } from '../access/token-service.ts';
+import { withHops } from '../hops.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import type { Pull } from '../pull/pull.ts';
 import type { EndpointView, PullRequest, Reply } from '../pull/request.ts';
 import type { Push } from '../push/push.ts';
+import { describe } from './answered.ts';
+import type { Answered, Known } from './answered.ts';
+import { askerOf } from './asker.ts';
 import { bodyOf, drain } from './body.ts';
 import { rawBadRequest, sendError } from './errors.ts';
 import { parsePushRoute } from './push-route.ts';
@@ -18,8 +24,9 @@ import { parseRoute, parseTarget } from './route.ts';
 import type { Target } from './route.ts';
 import { createSender } from './send.ts';
 import type { Sender, StreamLimits } from './send.ts';
-import { certificateOf, contextOf, tlsOptions } from './tls.ts';
+import { contextOf, tlsOptions } from './tls.ts';
 import type { Tls } from './tls.ts';
+import { isTokenPath, tokenReply } from './token-route.ts';
 
 /** A place to listen at, and what it says about those who come there. */
 export interface Endpoint {
@@ -40,29 +47,15 @@ export interface EdgeLimits extends StreamLimits {
   readonly keepAliveMs: number;
 }
 
-/** One line of the access log. */
-export interface Answered {
-  readonly id: string;
-  readonly method: string;
-  readonly url: string;
-  readonly status: number;
-  readonly ms: number;
-  readonly client: string;
-  readonly isWhole: boolean;
-  /** Of the body; 0 for one that broke off. */
-  readonly bytes: number;
-  readonly platform?: string;
-  readonly view?: string;
-  readonly cache?: string;
-  /** Who asked, where they said so. */
-  readonly user?: string;
-  readonly error?: unknown;
-}
-
 export interface EdgeOptions {
   readonly endpoints: readonly Endpoint[];
   readonly limits: EdgeLimits;
+  /** What this mirror calls itself in `Via`. */
+  readonly pseudonym: string;
   readonly access: Access;
+  readonly addresses: AddressLimits;
+  /** Where clients get tokens here. */
+  readonly tokens?: TokenService | undefined;
   readonly pull: Pull;
   readonly push: Push;
   onAnswered(answered: Answered): void;
@@ -100,6 +93,7 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
 /** A cluster that starts a job knocks all at once; who finds the queue full knocks again after whole seconds. */
 const backlog = 4096;
 const maxPipelined = 64;
+const lingerMs = 1000;
 
 async function listen(
   endpoint: Endpoint,
@@ -111,6 +105,8 @@ async function listen(
   const settings = {
     maxHeaderSize: limits.maxHeaderBytes,
     headersTimeout: limits.headersTimeoutMs,
+    // How often that is looked at: by itself only every 30 s.
+    connectionsCheckingInterval: Math.min(limits.headersTimeoutMs, 30_000),
     // A push takes as long as it takes; `bodyOf` sees to it that it goes on.
     requestTimeout: 0,
     keepAliveTimeout: limits.keepAliveMs,
@@ -130,11 +126,18 @@ async function listen(
   };
   const server = endpoint.tls ? secureServer(endpoint.tls, settings, handle) : createHttpServer(settings, handle);
   server.maxConnections = limits.maxConnections;
+  server.on('connection', (socket: Socket) => {
+    const { remoteAddress } = socket;
+    if (!options.addresses.open(remoteAddress)) return void socket.destroy();
+    return void socket.once('close', () => options.addresses.close(remoteAddress));
+  });
   server.on('clientError', (_error, socket) => {
     // Within an answer that has begun, these bytes would be taken for its own.
     const hasBegun = [...(answering.get(socket) ?? [])].some((response) => response.headersSent);
-    if (socket.writable && !hasBegun) socket.end(rawBadRequest());
-    else socket.destroy();
+    const canBeTold = socket.writable && !hasBegun;
+    if (canBeTold) socket.end(rawBadRequest());
+    // Whoever does not read that, and does not leave, has a moment and not the connection.
+    setTimeout(() => socket.destroy(), canBeTold ? lingerMs : 0).unref();
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -177,18 +180,15 @@ async function answer(
   response.setHeader('content-security-policy', "default-src 'none'; sandbox");
   response.once('close', () => options.onAnswered(describe(request, response, id, started, known)));
   try {
-    await sender.send(await reply(request, response, endpoint, options, known), request, response);
+    options.addresses.ask(request.socket.remoteAddress);
+    const { via } = request.headers;
+    const answering = withHops(via, options.pseudonym, () => reply(request, response, endpoint, options, known));
+    await sender.send(await answering, request, response);
   } catch (error) {
     known.error = error;
     await drain(request, response);
     sendError(error, request, response);
   }
-}
-
-/** What is learnt on the way, for the log. */
-interface Known {
-  user?: string;
-  error?: unknown;
 }
 
 /** Who asks, and what: to read, or to write. */
@@ -199,13 +199,13 @@ async function reply(
   options: EdgeOptions,
   known: Known,
 ): Promise<Reply> {
-  const { method = '', headers, socket } = request;
+  const { method = '', headers } = request;
+  const asker = askerOf(request, endpoint.tls !== undefined);
+  if (options.tokens && isTokenPath(request.url ?? '')) {
+    return tokenReply(options.tokens, request, asker, endpoint.upstream, options.limits.requestStallMs);
+  }
   const target = parseTarget(request.url ?? '/');
-  const by = await options.access.identify({
-    authorization: headers.authorization,
-    address: socket.remoteAddress,
-    certificate: certificateOf(socket),
-  });
+  const by = await options.access.identify(asker);
   if (by.user !== undefined) known.user = by.user;
   const route = parsePushRoute(method, target);
   // Nobody reads what comes with a question: the connection ends with its answer.
@@ -250,34 +250,5 @@ function parsePull(request: IncomingMessage, target: Target, endpoint: Endpoint,
     },
     endpointView: endpoint.view,
     endpointUpstream: endpoint.upstream,
-  };
-}
-
-function describe(
-  request: IncomingMessage,
-  response: ServerResponse,
-  id: string,
-  started: number,
-  { user, error }: Known,
-): Answered {
-  const said = (name: string) => response.getHeader(name) as string | undefined;
-  const platform = said('narrows-platform');
-  const view = said('narrows-view');
-  const cache = said('narrows-cache');
-  return {
-    id,
-    method: request.method ?? '',
-    url: request.url ?? '',
-    status: response.statusCode,
-    ms: Math.round(performance.now() - started),
-    client: request.socket.remoteAddress?.replace(/^::ffff:(?=[0-9.]+$)/, '') ?? '',
-    isWhole: response.writableFinished,
-    bytes:
-      response.writableFinished && request.method !== 'HEAD' ? Number(response.getHeader('content-length') ?? 0) : 0,
-    ...(platform !== undefined && { platform }),
-    ...(view !== undefined && { view }),
-    ...(cache !== undefined && { cache }),
-    ...(user !== undefined && { user }),
-    ...(error !== undefined && { error }),
   };
 }

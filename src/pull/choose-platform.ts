@@ -1,4 +1,6 @@
 import { BlockList, isIPv6 } from 'node:net';
+import { isAmong } from '../access/identity.ts';
+import type { Identity } from '../access/identity.ts';
 import { NarrowsError } from '../errors.ts';
 import { parsePlatform, parsePlatformSet } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
@@ -20,6 +22,8 @@ export interface Caller {
 export interface PlatformRules {
   readonly sets: ReadonlyMap<string, PlatformSet>;
   readonly hosts: ReadonlyMap<string, PlatformSet>;
+  /** Users and groups; the first that fits. */
+  readonly users: readonly { readonly name: string; readonly set: PlatformSet }[];
   readonly addresses: readonly AddressRule[];
   readonly trustUserAgent: boolean;
 }
@@ -42,7 +46,7 @@ function familyOf(address: string): 'ipv4' | 'ipv6' {
   return isIPv6(address) ? 'ipv6' : 'ipv4';
 }
 
-export type Via = 'path' | 'host' | 'listener' | 'header' | 'address' | 'user-agent';
+export type Via = 'path' | 'host' | 'listener' | 'header' | 'user' | 'address' | 'user-agent';
 
 export interface CallerPlatforms {
   readonly set: PlatformSet;
@@ -56,12 +60,14 @@ export interface CallerPlatforms {
  * @throws NarrowsError platformInvalid, nameUnknown where a channel speaks and cannot be understood: a guess would
  *   hand out another machine's platform in silence
  */
-export function choosePlatforms(caller: Caller, rules: PlatformRules): CallerPlatforms | undefined {
+export function choosePlatforms(caller: Caller, rules: PlatformRules, by: Identity): CallerPlatforms | undefined {
   if (caller.pathSet !== undefined) return { set: fromPath(caller.pathSet, rules), via: 'path' };
   const byHost = caller.host === undefined ? undefined : rules.hosts.get(caller.host);
   if (byHost) return { set: byHost, via: 'host' };
   if (caller.listenerSet) return { set: caller.listenerSet, via: 'listener' };
   if (caller.header !== undefined) return { set: fromHeader(caller.header, rules), via: 'header' };
+  const byUser = rules.users.find(({ name }) => isAmong(by, [name]));
+  if (byUser) return { set: byUser.set, via: 'user' };
   const byAddress = caller.address === undefined ? undefined : fromAddress(caller.address, rules.addresses);
   if (byAddress) return { set: byAddress, via: 'address' };
   const byAgent = rules.trustUserAgent ? fromUserAgent(caller.userAgent) : undefined;

@@ -38,8 +38,6 @@ export interface PullRules {
   overlaysOf(repositoryKey: string): readonly Overlay[];
   /** Users and groups, of a repository by its key. */
   pullersOf(repositoryKey: string): readonly string[];
-  /** How to say who one is; undefined where nobody can. */
-  readonly challenge: string | undefined;
   readonly maxManifestBytes: number;
   readonly maxFlights: number;
   /** For the windows of all flights together: one alone has it all, so that a herd reads from memory. */

@@ -1,5 +1,6 @@
 import { isAmong, requireAmong } from '../access/identity.ts';
 import type { Identity } from '../access/identity.ts';
+import { catalogScope, repositoryScope } from '../access/scopes.ts';
 import { contentKey } from '../cache/records.ts';
 import { NarrowsError, isNotHeld } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -49,7 +50,7 @@ export interface Pull {
  * (`choose-view` decides), a digest is answered as it is, a blob is read from the nearest tier or a shared download.
  */
 export function createPull(parts: PullParts): Pull {
-  const { challenge, pullersOf } = parts.rules;
+  const { pullersOf } = parts.rules;
   const mayPull = (by: Identity, key: string) => isAmong(by, pullersOf(key));
   const keeping = createKeeping(parts.graph, parts.rules.keep);
   const blobs = createBlobs(parts, keeping);
@@ -89,18 +90,26 @@ export function createPull(parts: PullParts): Pull {
 
   async function pull(request: PullRequest): Promise<Reply> {
     const { route } = request;
-    const platforms = choosePlatforms(request.caller, parts.rules.platforms);
+    const platforms = choosePlatforms(request.caller, parts.rules.platforms, request.by);
     if (route.kind === 'ping') {
       // Where people can log in, clients learn that from here: those that get no challenge send no credentials later.
-      if (challenge !== undefined) requireAmong(request.by, ['authenticated'], challenge, 'This is a registry.');
+      if (request.by.challenge && !request.by.scopes)
+        requireAmong(request.by, ['authenticated'], 'This is a registry.');
       return told(ping(request), understood(platforms));
     }
-    if (route.kind === 'catalog')
+    if (route.kind === 'catalog') {
+      requireAmong(request.by, ['anonymous'], 'This is a list of all repositories.', catalogScope);
       return listReply(request, await lists.catalog(route, (key) => mayPull(request.by, key)));
+    }
     const source = parts.registries.find(route.name, route.namespace, request.endpointUpstream);
     const headers = understood(platforms, source.namespace);
     try {
-      requireAmong(request.by, pullersOf(source.key), challenge, `You may not pull from ${source.key}.`);
+      requireAmong(
+        request.by,
+        pullersOf(source.key),
+        `You may not pull from ${source.key}.`,
+        repositoryScope(source.key, 'pull'),
+      );
       const reply = await answer(request, route, source, platforms?.set);
       noteDemand(request, source, platforms?.set);
       return told(reply, headers);

@@ -20,8 +20,6 @@ export interface PushRules {
   /** Who may read a repository, by its key. */
   pullersOf(repository: string): readonly string[];
   readonly maxManifestBytes: number;
-  /** How to say who one is; undefined where nobody can. */
-  readonly challenge: string | undefined;
 }
 
 export interface HostedRules {

@@ -1,5 +1,6 @@
-import { isAmong, requireAmong } from '../access/identity.ts';
+import { may, requireAmong } from '../access/identity.ts';
 import type { Identity } from '../access/identity.ts';
+import { repositoryScope } from '../access/scopes.ts';
 import { NarrowsError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Reply } from '../pull/request.ts';
@@ -23,11 +24,13 @@ export function createPush(parts: PushParts): Push {
   const manifests = createManifestPushes(parts);
 
   /** @throws NarrowsError methodNotAllowed, unauthorized, denied */
-  function placeOf({ name, namespace }: PushRoute, by: Identity): Place {
+  function placeOf({ name, namespace, kind }: PushRoute, by: Identity): Place {
     const hosted = namespace === undefined ? rules.hosted(name) : undefined;
     if (!hosted) throw notHosted(name);
     const allowed = [...hosted.push, ...(hosted.owners ?? []).flatMap(({ owners }) => owners)];
-    requireAmong(by, allowed, rules.challenge, `You may not push to ${name}.`);
+    // A token for pushing is none for deleting (GHSA-qg67-7m6v-qg25).
+    const actions = kind === 'delete-manifest' || kind === 'delete-blob' ? ['delete'] : ['pull', 'push'];
+    requireAmong(by, allowed, `You may not push to ${name}.`, repositoryScope(name, ...actions));
     return { repository: name, rules: hosted, by };
   }
 
@@ -37,7 +40,7 @@ export function createPush(parts: PushParts): Push {
     { repository, by }: Place,
   ): Promise<Reply> {
     const { digest, mount, from } = route;
-    if (mount && from && rules.hosted(from) && isAmong(by, rules.pullersOf(from))) {
+    if (mount && from && rules.hosted(from) && may(by, rules.pullersOf(from), repositoryScope(from, 'pull'))) {
       if (await blobs.mount(repository, mount, from)) return created(route, mount);
     }
     const id = await blobs.begin(repository);

@@ -68,6 +68,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       );
     }
     if (status === 504 || status === 408) return new NarrowsError('upstreamTimeout', `${name} answers ${status}.`);
+    if (status === 508) return new NarrowsError('loopDetected', `${name} leads back to this mirror, or is in a loop.`);
     if (status >= 500 && status !== 501) {
       const retryAfterS = retryAfterOf(answer.headers, now());
       return new NarrowsError('upstreamUnavailable', `${name} answers ${status}.`, {

@@ -1,6 +1,7 @@
 import { Agent, ProxyAgent } from 'undici';
 import type { Dispatcher } from 'undici';
 import { NarrowsError } from '../errors.ts';
+import { viaOf } from '../hops.ts';
 import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
 import type { Answer } from './answers.ts';
 import { createDialer, looksPublic, withSystem } from './dialer.ts';
@@ -21,6 +22,8 @@ export interface UpstreamOptions {
   /** Hosts, with or without a port, that may be sent credentials and may have private addresses. */
   readonly trustedHosts: readonly string[];
   readonly limits: UpstreamLimits;
+  /** What this mirror calls itself to the registry, so that a loop is seen; undefined where nobody asks this process. */
+  readonly pseudonym?: string | undefined;
   now(): number;
   /** Told of every answer and failure; for counting. */
   onAnswer?(upstream: string, outcome: string): void;
@@ -140,7 +143,12 @@ export function createRequester(options: UpstreamOptions): Requester {
     let at = new URL(url.pathname.replace(/\/$/, '') + request.path, url);
     for (let hops = 0; hops <= maxRedirects; hops++) {
       const isRegistry = at.origin === url.origin;
-      const headers = { ...request.headers, ...(isRegistry && auth !== undefined && { authorization: auth }) };
+      const own = options.pseudonym === undefined ? {} : { via: viaOf(options.pseudonym) };
+      const headers = {
+        ...request.headers,
+        ...(isRegistry && own),
+        ...(isRegistry && auth !== undefined && { authorization: auth }),
+      };
       const answer = await dispatch(request.isBody ? bodies : questions, at, { method: request.method, headers });
       const location = redirectOf(answer);
       if (location === undefined) {

@@ -9,6 +9,8 @@ export interface Context {
   readonly log: Log;
   readonly metrics: Metrics;
   now(): number;
+  /** What a server calls itself to others. */
+  readonly pseudonym?: string;
   /** Where this process is one of several that serve together. */
   readonly team?: Team | undefined;
   /** A command beside the server of a store: it takes nothing away but what it was asked to. */

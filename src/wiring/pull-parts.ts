@@ -1,11 +1,13 @@
 import { resolveSet } from '../config.ts';
 import type { Config } from '../config.ts';
 import type { PlatformSet } from '../oci/platform.ts';
+import { parseRepositoryName } from '../oci/reference.ts';
 import { createPull } from '../pull/pull.ts';
 import type { Pull } from '../pull/pull.ts';
 import { createHostedRegistry } from '../push/hosted-registry.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { createRegistries } from '../upstream/registries.ts';
+import type { Registries } from '../upstream/registries.ts';
 import type { Context } from './context.ts';
 import { observe } from './observe.ts';
 import { pullRules } from './pull-rules.ts';
@@ -21,17 +23,18 @@ export interface PullWork {
   readonly sets: ReadonlyMap<string, PlatformSet>;
   /** Pulls from the same store over upstreams that are asked in another way. Its downloads are its own. */
   over(change: (upstream: Upstream) => Upstream): Pull;
+  /** The key of a repository by a name that clients use; undefined for what is none of this mirror's. */
+  keyOf(name: string, fallback: string | undefined): string | undefined;
 }
 
-/** @param challenge how callers say who they are; undefined where nobody can */
-export async function openPullWork(context: Context, challenge?: string): Promise<PullWork> {
+export async function openPullWork(context: Context): Promise<PullWork> {
   const { config, log, metrics, now, closers } = context;
   const sets = namedSets(config);
-  const rules = pullRules(config, sets, challenge);
+  const rules = pullRules(config, sets);
   // Whoever runs a command beside a store can read its files.
   const own = context.isCommand ? { ...rules, pullersOf: () => ['anonymous'] } : rules;
   const storage = await openStorage(context);
-  const upstreams = await openUpstreams(config, metrics, now, closers);
+  const upstreams = await openUpstreams(context);
   const over: PullWork['over'] = (change) => {
     const changed = new Map([...upstreams].map(([name, upstream]) => [name, change(upstream)]));
     const pull = createPull({
@@ -48,7 +51,20 @@ export async function openPullWork(context: Context, challenge?: string): Promis
     closers.push(() => pull.close());
     return pull;
   };
-  return { storage, pull: over((upstream) => upstream), sets, over };
+  const registries = createRegistries(upstreams, config.defaultUpstream, hostedRegistry(config, storage));
+  return { storage, pull: over((upstream) => upstream), sets, over, keyOf: keysOf(registries) };
+}
+
+function keysOf(registries: Registries): PullWork['keyOf'] {
+  return (name, fallback) => {
+    // A client that has the platform in its paths takes it for a part of the name.
+    const plain = name.replace(/^p\/[^/]+\//, '');
+    try {
+      return registries.find(parseRepositoryName(plain), undefined, fallback).key;
+    } catch {
+      return undefined;
+    }
+  };
 }
 
 function hostedRegistry(config: Config, { hosted }: Storage): (repository: string) => Upstream | undefined {

@@ -9,11 +9,7 @@ import type { PullRules } from '../pull/parts.ts';
 const never = Number.MAX_SAFE_INTEGER;
 
 /** What the configuration says about pulls, in the words of `pull`. */
-export function pullRules(
-  config: Config,
-  sets: ReadonlyMap<string, PlatformSet>,
-  challenge: string | undefined,
-): PullRules {
+export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>): PullRules {
   const { limits, platforms, tags } = config;
   const { settingsOf, pullersOf } = repositoryRules(config);
   const rules = tags.rules.map((rule) => ({
@@ -24,6 +20,7 @@ export function pullRules(
     platforms: {
       sets,
       hosts: new Map(Object.entries(platforms.hosts).map(([host, set]) => [host.toLowerCase(), resolveSet(set, sets)])),
+      users: Object.entries(platforms.users).map(([name, set]) => ({ name, set: resolveSet(set, sets) })),
       addresses: Object.entries(platforms.addresses).map(([cidr, set]) => addressRule(cidr, resolveSet(set, sets))),
       trustUserAgent: platforms.trustUserAgent,
     },
@@ -36,7 +33,6 @@ export function pullRules(
     primaryOf: (key) => parsePlatform(settingsOf(key)?.primary ?? platforms.primary)!,
     overlaysOf: (key) => settingsOf(key)?.overlays ?? [],
     pullersOf,
-    challenge,
     maxManifestBytes: limits.manifestSize,
     maxFlights: limits.downloads,
     maxWindowBytes: limits.downloadWindows,

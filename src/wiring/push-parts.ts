@@ -12,11 +12,11 @@ import type { Storage } from './storage.ts';
 const sweepEveryMs = 3_600_000;
 
 /** Takes pushes, and takes away what nothing refers to any more. */
-export function openPush(context: Context, storage: Storage, challenge: string | undefined): Push {
+export function openPush(context: Context, storage: Storage): Push {
   const { hosted, records } = storage;
   if (!hosted) return refusePushes;
   const { log, closers } = context;
-  const sweeper = openSweeper(context, hosted, challenge);
+  const sweeper = openSweeper(context, hosted);
   let sweeping: Promise<unknown> = Promise.resolve();
   const timer = setInterval(
     () => {
@@ -31,7 +31,7 @@ export function openPush(context: Context, storage: Storage, challenge: string |
     return sweeping;
   });
   return createPush({
-    ...pushParts(context, hosted, challenge),
+    ...pushParts(context, hosted),
     onPushed: async (repository) => void (await records.repositories.set(repository, true)),
   });
 }
@@ -39,18 +39,13 @@ export function openPush(context: Context, storage: Storage, challenge: string |
 export function pushParts(
   { config, now }: Pick<Context, 'config' | 'now'>,
   { ledger, content, uploads }: HostedParts,
-  challenge?: string,
 ): PushParts {
   const { hostedOf, pullersOf } = repositoryRules(config);
-  const rules = { hosted: hostedOf, pullersOf, maxManifestBytes: config.limits.manifestSize, challenge };
+  const rules = { hosted: hostedOf, pullersOf, maxManifestBytes: config.limits.manifestSize };
   return { ledger, content, uploads, rules, now, onPushed: () => Promise.resolve() };
 }
 
-export function openSweeper(
-  context: Pick<Context, 'config' | 'now'>,
-  hosted: HostedParts,
-  challenge?: string,
-): Sweeper {
+export function openSweeper(context: Pick<Context, 'config' | 'now'>, hosted: HostedParts): Sweeper {
   const { unused, untagged } = context.config.hosting;
-  return createSweeper(pushParts(context, hosted, challenge), { unusedMs: unused, untaggedMs: untagged ?? Infinity });
+  return createSweeper(pushParts(context, hosted), { unusedMs: unused, untaggedMs: untagged ?? Infinity });
 }

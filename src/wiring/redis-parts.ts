@@ -4,6 +4,7 @@ import { createRedisBounds, unbounded } from '../cache/redis-bounds.ts';
 import { createRedisLedger } from '../cache/redis-ledger.ts';
 import { createRedisNames } from '../cache/redis-names.ts';
 import { createRedisTier } from '../cache/redis-tier.ts';
+import { createSeal, sealedLedger } from '../cache/seal.ts';
 import { openRedis } from '../cache/redis.ts';
 import type { RedisOptions, RedisPlace } from '../cache/redis.ts';
 import type { SharedRecords } from '../cache/shared-records.ts';
@@ -14,6 +15,7 @@ import type { Config } from '../config.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createRedisFleet } from '../fleet/redis-fleet.ts';
 import type { Context } from './context.ts';
+import { readKeys } from './key-files.ts';
 import { isHosting } from './repository-rules.ts';
 import { seldom } from './seldom.ts';
 
@@ -83,6 +85,9 @@ export async function openRedisParts(
   }
   const bounds = createRedisBounds({ redis, maxBytes: settings.maxSize, now });
   const common = { redis, bounds, maxBlobBytes: settings.maxBlobSize, ttlMs: settings.ttl };
+  const keys = await readKeys(settings.sealKeys);
+  const seal = keys.length > 0 ? createSeal(keys) : undefined;
+  const ledger = createRedisLedger(redis);
   const fleet = await createRedisFleet({
     ...common,
     leaseMs: settings.lease,
@@ -95,11 +100,12 @@ export async function openRedisParts(
     records: {
       open: redis.records,
       repositories: createRedisNames(redis, 'repositories'),
+      seal,
       guard: redis.guard,
       ttlMs: settings.ttl,
     },
     fleet,
-    ledger: createRedisLedger(redis),
+    ledger: seal ? sealedLedger(ledger, seal) : ledger,
     hosted: createRedisTier({
       redis,
       bounds: unbounded,

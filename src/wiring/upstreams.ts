@@ -1,34 +1,30 @@
 import { readFile } from 'node:fs/promises';
 import type { Config } from '../config.ts';
-import type { Metrics } from '../metrics.ts';
 import { createCredentials, dockerConfigSource } from '../upstream/credentials.ts';
 import type { CredentialSource } from '../upstream/credentials.ts';
 import { createOfflineRegistry } from '../upstream/offline.ts';
 import { createRegistry } from '../upstream/registry.ts';
 import type { Registry } from '../upstream/registry.ts';
 import type { Upstream } from '../upstream/upstream.ts';
+import type { Context } from './context.ts';
 
 /** All registries that the configuration names, by their names; offline, they have no sockets to open. */
-export async function openUpstreams(
-  config: Config,
-  metrics: Metrics,
-  now: () => number,
-  closers: (() => unknown)[],
-): Promise<Map<string, Upstream>> {
+export async function openUpstreams(context: Context): Promise<Map<string, Upstream>> {
+  const { config, closers } = context;
   const upstreams = new Map<string, Upstream>();
   for (const name of Object.keys(config.upstreams)) {
     if (config.offline) {
       upstreams.set(name, createOfflineRegistry(name));
       continue;
     }
-    const registry = await openRegistry(name, config, now, metrics);
+    const registry = await openRegistry(name, context);
     closers.push(() => registry.close());
     upstreams.set(name, registry);
   }
   return upstreams;
 }
 
-async function openRegistry(name: string, config: Config, now: () => number, metrics: Metrics): Promise<Registry> {
+async function openRegistry(name: string, { config, now, metrics, pseudonym }: Context): Promise<Registry> {
   const { limits } = config;
   const settings = config.upstreams[name]!;
   const url = new URL(settings.url);
@@ -49,6 +45,7 @@ async function openRegistry(name: string, config: Config, now: () => number, met
       stallTimeoutMs: limits.upstreamStall,
       maxTokens: limits.upstreamTokens,
     },
+    pseudonym,
     now,
     onAnswer: metrics.upstreamAnswered,
     onBytes: metrics.upstreamSent,

@@ -1,5 +1,6 @@
 import t from 'tap';
-import { basicAccess, certificateAccess, openAccess } from '../../src/access/access.ts';
+import { basicChallenge, certificateAccess, headerAccess, openAccess } from '../../src/access/access.ts';
+import type { Check } from '../../src/access/access.ts';
 import { anonymous } from '../../src/access/identity.ts';
 import { NarrowsError } from '../../src/errors.ts';
 import { basic } from '../fixtures/push.ts';
@@ -14,16 +15,17 @@ const right = new Map([
 /** Who is asked about, in order. */
 function accessWith() {
   const asked: string[] = [];
-  const access = basicAccess({
-    check(user, password) {
-      asked.push(`${user} ${password}`);
-      return Promise.resolve(right.get(user) === password);
-    },
-    groupsOf: (user) => (user === 'alice' ? ['ci'] : []),
-  });
-  return { access, asked };
+  const check: Check = (credential) => {
+    const [user, password] =
+      credential.kind === 'password' ? [credential.user, credential.password] : ['bearer', credential.token];
+    asked.push(`${user} ${password}`);
+    const identity = { user, groups: user === 'alice' ? ['ci'] : [] };
+    return Promise.resolve(right.get(user) === password ? identity : undefined);
+  };
+  return { access: headerAccess(check, () => basicChallenge), asked };
 }
 
+const nobody = { ...anonymous, challenge: basicChallenge };
 const unauthorized = { kind: 'unauthorized', message: /wrong|certificate/ };
 
 const groupsOfEdges = (user: string) => (user === 'edge-7' ? ['edge'] : []);
@@ -34,23 +36,30 @@ void t.test('openAccess: takes everyone for nobody, and looks at no credentials'
   for (const header of [undefined, '', basic('alice:s3cret'), 'Bearer x', 'nonsense']) {
     t.same(await openAccess.identify({ authorization: header }), anonymous);
   }
-  t.equal(openAccess.challenge, undefined);
 });
 
-void t.test('basicAccess: without a header one is nobody, with the right one somebody', async (t) => {
+void t.test('headerAccess: without a header one is nobody, with the right one somebody', async (t) => {
   const { access, asked } = accessWith();
-  t.same(await access.identify({}), anonymous);
+  t.same(await access.identify({}), nobody);
   t.same(asked, []);
-  t.same(await access.identify({ authorization: basic('alice:s3cret') }), { user: 'alice', groups: ['ci'] });
-  t.same(await access.identify({ authorization: basic('bob:') }), { user: 'bob', groups: [] }, 'an empty password');
+  t.same(await access.identify({ authorization: basic('alice:s3cret') }), {
+    user: 'alice',
+    groups: ['ci'],
+    challenge: basicChallenge,
+  });
+  t.same(
+    await access.identify({ authorization: basic('bob:') }),
+    { user: 'bob', groups: [], challenge: basicChallenge },
+    'an empty password',
+  );
   t.same(
     await access.identify({ authorization: basic('carol:a:b:c') }),
-    { user: 'carol', groups: [] },
+    { user: 'carol', groups: [], challenge: basicChallenge },
     'a password with colons',
   );
   t.same(
     await access.identify({ authorization: basic('dörte:pässwörd ☃') }),
-    { user: 'dörte', groups: [] },
+    { user: 'dörte', groups: [], challenge: basicChallenge },
     'more than ASCII',
   );
   for (const scheme of ['basic', 'BASIC', 'Basic  ', 'bAsIc']) {
@@ -65,16 +74,16 @@ void t.test('basicAccess: without a header one is nobody, with the right one som
     { user: 'alice' },
     'space behind it',
   );
-  t.match(access.challenge, /^Basic realm="[^"]+", charset="UTF-8"$/);
+  t.match(basicChallenge(), /^Basic realm="[^"]+", charset="UTF-8"$/);
 });
 
-void t.test('basicAccess: neither user nor password is how some say that they are nobody', async (t) => {
+void t.test('headerAccess: neither user nor password is how some say that they are nobody', async (t) => {
   const { access, asked } = accessWith();
-  t.same(await access.identify({ authorization: basic(':') }), anonymous);
+  t.same(await access.identify({ authorization: basic(':') }), nobody);
   t.same(asked, []);
 });
 
-void t.test('basicAccess: what is wrong or not understood is 401, and never nobody', async (t) => {
+void t.test('headerAccess: what is wrong or not understood is 401, and never nobody', async (t) => {
   const cases: Record<string, string> = {
     empty: '',
     space: ' ',
@@ -108,27 +117,29 @@ void t.test('basicAccess: what is wrong or not understood is 401, and never nobo
         kind: 'unauthorized',
         status: 401,
         code: 'UNAUTHORIZED',
-        message: 'The user or the password is wrong.',
-        headers: { 'www-authenticate': access.challenge! },
+        message: /^The (?:user or the password|token) is wrong\.$/,
+        headers: { 'www-authenticate': basicChallenge() },
       },
       what,
     );
   }
 });
 
-void t.test('basicAccess: trouble with checking is told, and is no 401', async (t) => {
+void t.test('headerAccess: trouble with checking is told, and is no 401', async (t) => {
   const trouble = new NarrowsError('overloaded', 'Too many.');
-  const access = basicAccess({ check: () => Promise.reject(trouble), groupsOf: () => [] });
+  const access = headerAccess(
+    () => Promise.reject(trouble),
+    () => basicChallenge,
+  );
   await t.rejects(access.identify({ authorization: basic('alice:s3cret') }), trouble);
-  t.same(await access.identify({}), anonymous);
+  t.same(await access.identify({}), nobody);
 });
 
 void t.test('certificateAccess: the authority says who it is; who logs in is whom they log in as', async (t) => {
   const { access: passwords } = accessWith();
-  const access = certificateAccess(passwords, groupsOfEdges, (name) => name !== 'edge');
+  const access = certificateAccess(passwords, true, groupsOfEdges, (name) => name !== 'edge');
   const certificate = { user: 'edge-7' };
-  t.equal(access.challenge, passwords.challenge);
-  t.same(await access.identify({}), anonymous);
+  t.same(await access.identify({}), nobody);
   t.same(await access.identify({ certificate }), { user: 'edge-7', groups: ['edge'] });
   t.match(await access.identify({ certificate, authorization: basic('alice:s3cret') }), { user: 'alice' });
   t.match(await access.identify({ certificate: 'untrusted', authorization: basic('alice:s3cret') }), { user: 'alice' });
@@ -140,10 +151,31 @@ void t.test('certificateAccess: the authority says who it is; who logs in is who
 void t.test('certificateAccess: where nobody can log in, what they send along is not looked at', async (t) => {
   const access = certificateAccess(
     openAccess,
+    false,
     () => [],
     () => true,
   );
-  t.equal(access.challenge, undefined);
   t.match(await access.identify({ certificate: { user: 'a' }, authorization: basic('b:c') }), { user: 'a' });
   t.same(await access.identify({ authorization: basic('b:c') }), anonymous);
 });
+
+void t.test(
+  'headerAccess: a token is asked about as one, and the challenge knows where the client came in',
+  async (t) => {
+    const access = headerAccess(
+      (credential) =>
+        Promise.resolve(credential.kind === 'bearer' ? { user: credential.token, groups: [] } : undefined),
+      ({ origin }) =>
+        () =>
+          `Bearer realm="${origin}/token"`,
+    );
+    for (const token of ['abc', 'a.b-c_d~e+f/g=']) {
+      t.match(await access.identify({ authorization: `bearer ${token} ` }), { user: token });
+    }
+    const origin = 'http://mirror:1';
+    const headers = { 'www-authenticate': 'Bearer realm="http://mirror:1/token"' };
+    for (const authorization of ['Bearer a b', 'Bearer "a"', 'Bearer', 'Bearer =']) {
+      await t.rejects(access.identify({ authorization, origin }), { message: /wrong/, headers }, authorization);
+    }
+  },
+);

@@ -194,7 +194,7 @@ void t.test('check: the same credentials at once are compared once, others by th
   t.equal(compared.length, 4, 'what was wrong is not remembered');
 });
 
-void t.test('check: names and passwords do not run into each other', async (t) => {
+void t.test('66. check: names and passwords do not run into each other', async (t) => {
   const { promise, resolve } = Promise.withResolvers<void>();
   const users = new Map([
     ['a', hashSync('b,1:c', 4)],

@@ -97,18 +97,21 @@ void t.test('the API is asked with what stands in the query', async (t) => {
   checkRefusal(t, await get('/api/inspect'), 400, 'UNSUPPORTED', /\/api\/inspect\?image=/);
 });
 
-void t.test('what goes wrong is told with its own status, and what is nobody else’s affair is not told', async (t) => {
-  const secret = new Error('a secret: 5');
-  const { troubles, get } = await prepare(t, {
-    inspect: () => Promise.reject(new NarrowsError('upstreamTimeout', 'It took too long.')),
-    images: () => Promise.reject(secret),
-  });
-  checkRefusal(t, await get('/api/inspect?image=x'), 504, 'UNAVAILABLE', /^It took too long\.$/);
-  const answer = await get('/api/images');
-  checkRefusal(t, answer, 500, 'UNKNOWN', /could not be answered/);
-  t.notMatch(answer.body.toString(), 'secret');
-  t.same(troubles, [secret], 'but to the log');
-});
+void t.test(
+  '68. what goes wrong is told with its own status, and what is nobody else’s affair is not told',
+  async (t) => {
+    const secret = new Error('a secret: 5');
+    const { troubles, get } = await prepare(t, {
+      inspect: () => Promise.reject(new NarrowsError('upstreamTimeout', 'It took too long.')),
+      images: () => Promise.reject(secret),
+    });
+    checkRefusal(t, await get('/api/inspect?image=x'), 504, 'UNAVAILABLE', /^It took too long\.$/);
+    const answer = await get('/api/images');
+    checkRefusal(t, answer, 500, 'UNKNOWN', /could not be answered/);
+    t.notMatch(answer.body.toString(), 'secret');
+    t.same(troubles, [secret], 'but to the log');
+  },
+);
 
 /** A mirror that a client of arm64 has pulled through. */
 async function prepareMirror(t: Test) {

@@ -57,7 +57,7 @@ void t.test('contents are read as they were written, and the same are the same b
   t.end();
 });
 
-void t.test('names of entries are made of digests', (t) => {
+void t.test('25. names of entries are made of digests', (t) => {
   t.equal(blobPath(one), `blobs/sha256/${one.slice(7)}`);
   t.equal(blobPath(two), `blobs/sha512/${two.slice(7)}`);
   t.equal(contentsPath(one), `narrows/${one.slice(7)}.json`);
@@ -82,7 +82,7 @@ void t.test('a byte that was changed is found, and so is another name', (t) => {
   t.end();
 });
 
-void t.test('what another version wrote is refused', (t) => {
+void t.test('84. what another version wrote is refused', (t) => {
   for (const version of [0, 2, '1', null, true, [1]])
     t.throws(() => read({ ...contents, narrowsBundle: version }), {
       name: 'BundleError',

@@ -219,7 +219,7 @@ void t.test('the bundle that they all are made of is sound', async (t) => {
 });
 
 void t.test(
-  'a bundle that contradicts itself, or says what may not be, is refused, and nothing of it is kept',
+  '35. a bundle that contradicts itself, or says what may not be, is refused, and nothing of it is kept',
   async (t) => {
     const far = await hostingSide(t);
     const before = await far.seen();

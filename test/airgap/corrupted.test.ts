@@ -245,12 +245,12 @@ async function tryAll(t: Test, bundle: Buffer, fresh: () => Promise<Side>): Prom
   t.ok(corrupted.length > 950, `${corrupted.length} were really different`);
 }
 
-void t.test('a thousand corrupted bundles: none is taken in, and an empty store stays empty', async (t) => {
+void t.test('76. a thousand corrupted bundles: none is taken in, and an empty store stays empty', async (t) => {
   const { bundle } = await exportEdge(t);
   await tryAll(t, bundle, () => createSide(t));
 });
 
-void t.test('a thousand corrupted bundles: a store that has all of it stays as it is', async (t) => {
+void t.test('76. a thousand corrupted bundles: a store that has all of it stays as it is', async (t) => {
   const { bundle, file } = await exportEdge(t);
   await tryAll(t, bundle, async () => {
     const far = await createSide(t);

@@ -29,7 +29,7 @@ async function exported(side: Side, ...args: string[]): Promise<Buffer> {
   return readFile(side.path('again.tar'));
 }
 
-void t.test('export: the same images are the same bytes, from whatever store and in whatever order', async (t) => {
+void t.test('76. export: the same images are the same bytes, from whatever store and in whatever order', async (t) => {
   const { hub, near, bundle } = await exportEdge(t);
   t.same(await exported(near, '--set', 'edge'), bundle, 'once again');
   const other = await createSide(t, hub.url);

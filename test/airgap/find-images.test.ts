@@ -335,7 +335,7 @@ void t.test('findImages: aliases and merge keys', (t) => {
   t.end();
 });
 
-void t.test('findImages: texts that would grow without bound are refused', (t) => {
+void t.test('72. findImages: texts that would grow without bound are refused', (t) => {
   t.throws(() => findImages(levels('[x]', (name) => `[${name}, ${name}, ${name}]`)), /aliases repeat too much/);
   t.throws(() => findImages(levels('{i: x}', (name) => `{b: ${name}, c: ${name}}`)), /aliases repeat too much/);
   const chain = Array.from({ length: 700 }, (_, n) => `a${n}: &a${n} {k${n}: 1${n > 0 ? `, <<: *a${n - 1}` : ''}}`);

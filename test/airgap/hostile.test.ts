@@ -15,7 +15,7 @@ function indexOf(children: readonly object[]): Content {
   return content({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: children }, mediaTypes.ociIndex);
 }
 
-void t.test('indexes that list one another’s children many times are gone through once', async (t) => {
+void t.test('29. indexes that list one another’s children many times are gone through once', async (t) => {
   const { registry, settings, warm } = await airgapStage(t);
   registry.putImage('library/app', 'plain', app);
   let index = indexOf([descriptor(app.children[1]!.manifest)]);
@@ -39,7 +39,7 @@ void t.test('indexes that list one another’s children many times are gone thro
   });
 });
 
-void t.test('an image of more documents than any has is not gone through to its end', async (t) => {
+void t.test('29. an image of more documents than any has is not gone through to its end', async (t) => {
   const { registry, settings, warm } = await airgapStage(t);
   registry.putImage('library/app', 'plain', app);
   const middle = Array.from({ length: 6 }, (_, at) =>
@@ -54,7 +54,7 @@ void t.test('an image of more documents than any has is not gone through to its 
   t.ok(images[0]!.problems.includes('It consists of more than 4096 documents.'));
 });
 
-void t.test('a layout that names a layer without bringing it gets nothing of another repository', async (t) => {
+void t.test('35. a layout that names a layer without bringing it gets nothing of another repository', async (t) => {
   const { registry, settings, warm, check, folder, store } = await airgapStage(t);
   registry.putImage('private/app', '1', app);
   const config = await settings();

@@ -144,7 +144,7 @@ void t.test('a second import takes no more room than the first', async (t) => {
   t.match(await far.run('import', file), { code: 0, err: '' }, 'all of it is there already');
 });
 
-void t.test('a bundle that is larger than the store is refused before its blobs are read', async (t) => {
+void t.test('35. a bundle that is larger than the store is refused before its blobs are read', async (t) => {
   const { bundle } = await exportEdge(t);
   const parts = splitTar(bundle);
   const bytes = parts.slice(3).reduce((total, { content }) => total + content.length, 0);

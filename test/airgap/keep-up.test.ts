@@ -71,6 +71,9 @@ void t.test('stopped before it begins: the same', async (t) => {
   let rounds = 0;
   await run({ signal: AbortSignal.abort(), round: () => Promise.resolve(void rounds++) });
   t.equal(rounds, 0);
+
+  await run({ signal: AbortSignal.abort(), lastMs: 0, round: () => Promise.resolve(void rounds++) });
+  t.equal(rounds, 0, 'nor where the round is due at once');
 });
 
 void t.test('stopped within a round: its signal is raised, and it is waited for', async (t) => {

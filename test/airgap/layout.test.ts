@@ -220,7 +220,7 @@ void t.test('a folder whose blob was changed is refused', async (t) => {
   t.same(await far.seen(), before);
 });
 
-void t.test('a link in a folder is refused, wherever it leads', async (t) => {
+void t.test('35. a link in a folder is refused, wherever it leads', async (t) => {
   const far = await createSide(t);
   const [layer] = arm64.layers as [Content];
   const parts = makeLayout(
@@ -251,7 +251,7 @@ void t.test('entries may come in any order, with folders and a leading dot', asy
     t.match(await importTar(await createSide(t), order), { code: 0 }, what);
 });
 
-void t.test('an entry that is there twice is refused', async (t) => {
+void t.test('35. an entry that is there twice is refused', async (t) => {
   const far = await createSide(t);
   const parts = makeLayout([entry(image.index, { [refName]: name })], all);
   const before = await far.seen();

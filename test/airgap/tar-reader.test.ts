@@ -214,7 +214,7 @@ void t.test('extended records belong to what follows them, and to nothing else',
   t.match((await read(sourceOf(commented), strict)).error, /^name: has a header/, 'even those that say nothing');
 });
 
-void t.test('extended records are bounded, whole, and not at the end', async (t) => {
+void t.test('35. extended records are bounded, whole, and not at the end', async (t) => {
   t.equal(
     (await read(sourceOf(joinTar([pax('x'.repeat(65_537)), file('a', 'a')])), lenient)).error,
     'PaxHeaders/x: has more extended records than any layout needs',
@@ -243,7 +243,7 @@ void t.test('a size that the archive does not have ends in a sentence, at once',
   }
 });
 
-void t.test('any bytes are an archive, or refused', async (t) => {
+void t.test('35. any bytes are an archive, or refused', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.tuple(fc.nat(archive.length - 1), fc.nat(255)), { minLength: 1, maxLength: 4 }),

@@ -156,7 +156,7 @@ void t.test('of names longer than a hundred bytes, those of ustar and of pax are
   });
 });
 
-void t.test('links, pipes and sparse files of GNU tar are refused', noTar, async (t) => {
+void t.test('35. links, pipes and sparse files of GNU tar are refused', noTar, async (t) => {
   const folder = await temporaryFolder(t);
   await writeFile(join(folder, 'file'), 'x');
   await symlink('/etc/passwd', join(folder, 'symlink'));
@@ -189,7 +189,7 @@ void t.test('links, pipes and sparse files of GNU tar are refused', noTar, async
   }
 });
 
-void t.test('every kind but files, folders and extended records is refused', (t) => {
+void t.test('35. every kind but files, folders and extended records is refused', (t) => {
   const kinds = { '0': 'file', '\0': 'file', '5': 'folder', x: 'extended', g: 'extended' } as Record<string, string>;
   for (let code = 0; code < 256; code++) {
     const type = String.fromCharCode(code);
@@ -216,7 +216,7 @@ void t.test('a checksum that is wrong, or no number, is refused', (t) => {
   t.end();
 });
 
-void t.test('a size that is negative, too large or no number is refused', (t) => {
+void t.test('35. a size that is negative, too large or no number is refused', (t) => {
   const header = writeHeader('name', 5);
   for (const [what, size] of Object.entries<Buffer | string>({
     negative: '-0000000005\0',
@@ -238,7 +238,7 @@ void t.test('a size that is negative, too large or no number is refused', (t) =>
   t.end();
 });
 
-void t.test('names are plain text: control characters and bytes beyond ASCII are refused', (t) => {
+void t.test('35. names are plain text: control characters and bytes beyond ASCII are refused', (t) => {
   const header = writeHeader('name', 5);
   for (const name of ['a\nb', 'a\x1b[2J', 'a\x7f', 'caf\xc3\xa9', '\xff', '\r', '\t'])
     refuses(t, JSON.stringify(name))(
@@ -277,7 +277,7 @@ void t.test('extended records: path and size are read, the rest is passed over',
   t.end();
 });
 
-void t.test('extended records that are malformed are refused', (t) => {
+void t.test('35. extended records that are malformed are refused', (t) => {
   const unreadable = /^PaxHeaders\/x: has extended records that cannot be read$/;
   for (const [text, message] of [
     ['x', unreadable],

@@ -16,7 +16,7 @@ const arm64 = ['--platform', 'linux/arm64'];
 
 const digestsOf = (contents: readonly Content[]) => contents.map(({ digest }) => digest);
 
-void t.test('one image that fails and one that lacks the platform do not stop the others', async (t) => {
+void t.test('78. one image that fails and one that lacks the platform do not stop the others', async (t) => {
   const { registry, settings, warm } = await airgapStage(t);
   registry.putImage('library/app', '1', app);
   registry.putImage('library/web', '1', web);
@@ -84,7 +84,7 @@ void t.test('digests, several platforms, and all of them', async (t) => {
   t.equal(await fetched('child', `app@${app.children[1]!.manifest.digest}`, ...arm64, '--no-referrers'), 2);
 });
 
-void t.test('signatures, SBOMs and attestations come along unless they are left out', async (t) => {
+void t.test('74. signatures, SBOMs and attestations come along unless they are left out', async (t) => {
   const { registry, settings, warm } = await airgapStage(t);
   registry.putImage('library/app', '1', app);
   const { manifests } = sign(registry, 'library/app', app.index);
@@ -105,7 +105,7 @@ void t.test('what two repositories share is fetched once', async (t) => {
   for (const { digest } of app.children[1]!.layers) t.equal(registry.count('GET blobs', digest), 1);
 });
 
-void t.test('a registry that limits its rate is waited for, and asked again', async (t) => {
+void t.test('78. a registry that limits its rate is waited for, and asked again', async (t) => {
   const { registry, settings } = await airgapStage(t);
   registry.putImage('library/app', '1', app);
   let refusals = 3;
@@ -181,7 +181,7 @@ void t.test('a tag that moved: the new image is held, and the old one is not any
   t.notOk(catalog.pinned().has(app.children[1]!.layers[0]!.digest));
 });
 
-void t.test('an upstream in trouble: the image fails, and what was held of it before stays held', async (t) => {
+void t.test('78. an upstream in trouble: the image fails, and what was held of it before stays held', async (t) => {
   const { registry, settings, warm, check } = await airgapStage(t);
   registry.putImage('library/app', '1', app);
   const config = await settings();
@@ -193,7 +193,7 @@ void t.test('an upstream in trouble: the image fails, and what was held of it be
   t.match(await check(config, 'app:1', ...arm64), { code: 0 });
 });
 
-void t.test('what does not fit beside what is pinned is not begun', async (t) => {
+void t.test('58. what does not fit beside what is pinned is not begun', async (t) => {
   const { registry, settings, warm } = await airgapStage(t);
   const large = buildImage({ platforms: ['linux/arm64'], payloadBytes: 300_000, seed: 'large' });
   registry.putImage('library/large', '1', large);

@@ -188,7 +188,7 @@ void t.test('open: a probe that comes through closes it, with one change', async
   t.equal(stage.probes.length, made + 1, 'while it is closed nothing is probed');
 });
 
-void t.test('half open: clients do not come along with the probe', async (t) => {
+void t.test('51. half open: clients do not come along with the probe', async (t) => {
   const stage = prepare(t);
   const probing = Promise.withResolvers<void>();
   stage.probe = () => probing.promise;
@@ -202,7 +202,7 @@ void t.test('half open: clients do not come along with the probe', async (t) => 
   await until(() => !stage.breaker.isOpen, 'closing');
 });
 
-void t.test('half open: a probe that hangs has failed after the stall, and another comes', async (t) => {
+void t.test('51. half open: a probe that hangs has failed after the stall, and another comes', async (t) => {
   const stage = prepare(t);
   stage.probe = never;
   await trip(stage);

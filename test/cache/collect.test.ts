@@ -149,7 +149,7 @@ void t.test('collect: what goes for its platform counts for the bound, and is to
   ]);
 });
 
-void t.test('collect: what is pinned stays, whatever it is for and however much it is', async (t) => {
+void t.test('58. collect: what is pinned stays, whatever it is for and however much it is', async (t) => {
   const { catalog, collect } = await prepare(t, image);
   learnImage(catalog);
   catalog.pin('amd64', [{ digest: named('amd64'), deep: true }]);

@@ -174,7 +174,7 @@ void t.test('restart: one verdict serves all readers', async (t) => {
   t.ok(all.every(Boolean));
 });
 
-void t.test('rot: a wrong bit anywhere withholds the verdict, and the file goes', async (t) => {
+void t.test('55. rot: a wrong bit anywhere withholds the verdict, and the file goes', async (t) => {
   for (const at of [0, content.length >> 1, content.length - 1]) {
     const path = await leaveStore(t);
     const file = await open(fileOf(path, digest), 'r+');
@@ -190,7 +190,7 @@ void t.test('rot: a wrong bit anywhere withholds the verdict, and the file goes'
   }
 });
 
-void t.test('rot: a file that is shorter or longer than its blob is no blob', async (t) => {
+void t.test('55. rot: a file that is shorter or longer than its blob is no blob', async (t) => {
   for (const bytes of [1, content.length - 1, content.length + 1]) {
     const path = await leaveStore(t);
     await truncate(fileOf(path, digest), bytes);
@@ -202,7 +202,7 @@ void t.test('rot: a file that is shorter or longer than its blob is no blob', as
   }
 });
 
-void t.test('rot: a file of no bytes is a miss', async (t) => {
+void t.test('55. rot: a file of no bytes is a miss', async (t) => {
   const path = await leaveStore(t);
   await truncate(fileOf(path, digest), 0);
   const tier = await openTier(t, path);
@@ -210,7 +210,7 @@ void t.test('rot: a file of no bytes is a miss', async (t) => {
   t.equal(await exists(fileOf(path, digest)), false);
 });
 
-void t.test('rot: what is changed while the process runs is verified again', async (t) => {
+void t.test('55. rot: what is changed while the process runs is verified again', async (t) => {
   const path = await temporaryFolder(t);
   const tier = await openTier(t, path);
   await put(tier);
@@ -241,7 +241,7 @@ void t.test('rot: what is changed while the process runs is verified again', asy
   }
 });
 
-void t.test('rot: a symbolic link in the place of a blob is not followed', async (t) => {
+void t.test('55. rot: a symbolic link in the place of a blob is not followed', async (t) => {
   const path = await leaveStore(t);
   const secret = join(path, 'secret');
   await writeFile(secret, content);
@@ -254,7 +254,7 @@ void t.test('rot: a symbolic link in the place of a blob is not followed', async
   t.ok((await readFile(secret)).equals(content), 'and not what it led to');
 });
 
-void t.test('rot: a folder in the place of a blob is no blob', async (t) => {
+void t.test('55. rot: a folder in the place of a blob is no blob', async (t) => {
   const path = await leaveStore(t);
   await rm(fileOf(path, digest));
   await mkdir(fileOf(path, digest));
@@ -264,7 +264,7 @@ void t.test('rot: a folder in the place of a blob is no blob', async (t) => {
 
 // ---- Several lives of one store
 
-void t.test('sharing: two tiers on one folder see what the other put, and verify it themselves', async (t) => {
+void t.test('83. sharing: two tiers on one folder see what the other put, and verify it themselves', async (t) => {
   const path = await temporaryFolder(t);
   const [first, second] = [await openTier(t, path), await openTier(t, path)];
   await put(first);
@@ -275,7 +275,7 @@ void t.test('sharing: two tiers on one folder see what the other put, and verify
   t.equal(await first.open(digest), undefined);
 });
 
-void t.test('sharing: a tier that opens or closes leaves the unfinished files of another alone', async (t) => {
+void t.test('83. sharing: a tier that opens or closes leaves the unfinished files of another alone', async (t) => {
   const path = await temporaryFolder(t);
   const first = await openTier(t, path);
   const partial = await first.begin(digest);
@@ -290,7 +290,7 @@ void t.test('sharing: a tier that opens or closes leaves the unfinished files of
 });
 
 void t.test(
-  'sharing: another process keeps its unfinished files while it lives, and loses them when it is killed',
+  '83. sharing: another process keeps its unfinished files while it lives, and loses them when it is killed',
   async (t) => {
     const path = await temporaryFolder(t);
     const other = startStoreProcess(t, 'hold', path);
@@ -308,7 +308,7 @@ void t.test(
   },
 );
 
-void t.test('sharing: what another process put is there', async (t) => {
+void t.test('83. sharing: what another process put is there', async (t) => {
   const path = await temporaryFolder(t);
   const tier = await openTier(t, path);
   const other = startStoreProcess(t, 'put', path);
@@ -331,7 +331,7 @@ void t.test('close: takes the unfinished with it', async (t) => {
 
 const noStrace = straceIsMissing() && 'strace is not installed';
 
-void t.test('strace: write, fsync, rename, fsync of the folder, in this order', { skip: noStrace }, async (t) => {
+void t.test('16. strace: write, fsync, rename, fsync of the folder, in this order', { skip: noStrace }, async (t) => {
   const path = await temporaryFolder(t);
   const trace = join(path, 'trace');
   const under = ['strace', '-f', '-y', '-o', trace, '-e', 'trace=write,writev,pwrite64,pwritev,fsync,fdatasync,rename'];
@@ -350,7 +350,7 @@ void t.test('strace: write, fsync, rename, fsync of the folder, in this order', 
   t.same(order, ['write file', 'fsync file', 'rename', 'fsync folder']);
 });
 
-void t.test('strace: a kill at any step leaves the whole blob or none', { skip: noStrace }, async (t) => {
+void t.test('15. strace: a kill at any step leaves the whole blob or none', { skip: noStrace }, async (t) => {
   const steps = {
     'the write': 'pwrite64:1',
     'fsync of the file': 'fsync:1',
@@ -374,7 +374,7 @@ void t.test('strace: a kill at any step leaves the whole blob or none', { skip: 
   );
 });
 
-void t.test('strace: a disk that fails a step keeps nothing of it', { skip: noStrace }, async (t) => {
+void t.test('16. strace: a disk that fails a step keeps nothing of it', { skip: noStrace }, async (t) => {
   const steps = {
     'no space for the write': ['pwrite64', 'ENOSPC', 1],
     'an error of fsync': ['fsync', 'EIO', 1],
@@ -415,25 +415,29 @@ async function mountSmall(t: Teardown, bytes: number): Promise<string> {
   return path;
 }
 
-void t.test('root: a full disk refuses, keeps nothing of it, and goes on when there is room', { skip }, async (t) => {
-  const path = await mountSmall(t, 1024 * 1024);
-  const tier = await openTier(t, path);
-  const large = noise('too large', 2 * 1024 * 1024);
-  for (let at = 0; at < 3; at++) {
-    await t.rejects(put(tier, large), 'too large');
-    t.same(await litterOf(path), []);
-    t.equal(await tier.open(digestOf(large)), undefined);
-  }
-  await put(tier);
-  t.ok((await readAll((await tier.open(digest))!)).equals(content));
-  const second = noise('second', 600_000);
-  await t.rejects(put(tier, second), 'no room beside the first');
-  await tier.delete(digest);
-  await put(tier, second);
-  t.ok((await readAll((await tier.open(digestOf(second)))!)).equals(second));
-});
+void t.test(
+  '17. root: a full disk refuses, keeps nothing of it, and goes on when there is room',
+  { skip },
+  async (t) => {
+    const path = await mountSmall(t, 1024 * 1024);
+    const tier = await openTier(t, path);
+    const large = noise('too large', 2 * 1024 * 1024);
+    for (let at = 0; at < 3; at++) {
+      await t.rejects(put(tier, large), 'too large');
+      t.same(await litterOf(path), []);
+      t.equal(await tier.open(digestOf(large)), undefined);
+    }
+    await put(tier);
+    t.ok((await readAll((await tier.open(digest))!)).equals(content));
+    const second = noise('second', 600_000);
+    await t.rejects(put(tier, second), 'no room beside the first');
+    await tier.delete(digest);
+    await put(tier, second);
+    t.ok((await readAll((await tier.open(digestOf(second)))!)).equals(second));
+  },
+);
 
-void t.test('root: a download keeps what fitted readable when the disk is full', { skip }, async (t) => {
+void t.test('17. root: a download keeps what fitted readable when the disk is full', { skip }, async (t) => {
   const path = await mountSmall(t, 1024 * 1024);
   const tier = await openTier(t, path);
   const partial = await tier.begin(digest);

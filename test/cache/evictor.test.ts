@@ -147,7 +147,7 @@ void t.test('evictor: more than it looks at in one go', async (t) => {
   t.equal((await sizesOf(stage)).size, 1);
 });
 
-void t.test('evictor: what is pinned stays; where that alone is too much, it says so and lets be', async (t) => {
+void t.test('58. evictor: what is pinned stays; where that alone is too much, it says so and lets be', async (t) => {
   const stage = await prepare(t, 10 * bytesEach);
   stage.catalog.learn(digest(0), [{ child: digest(1) }, { child: digest(2) }]);
   stage.catalog.pin('deep', [{ digest: digest(0), deep: true }]);
@@ -177,7 +177,7 @@ void t.test('evictor: what is pinned stays; where that alone is too much, it say
   t.same(await left(stage), [...range(0, 8), 41]);
 });
 
-void t.test('evictor: who reads what goes reads on to the end', async (t) => {
+void t.test('56. evictor: who reads what goes reads on to the end', async (t) => {
   const stage = await prepare(t, 1e9);
   await put(stage, ...range(0, 10));
   const blobs = await Promise.all(range(0, 10).map((at) => stage.disk.open(digest(at))));
@@ -213,7 +213,7 @@ void t.test('evictor: what is in the books and not on the disk goes out of them 
   t.equal(booksOf(stage).size, 7);
 });
 
-void t.test('evictor: blobs that come by many at once never stay above the bound', async (t) => {
+void t.test('57. evictor: blobs that come by many at once never stay above the bound', async (t) => {
   const stage = await prepare(t, 20 * bytesEach);
   await Promise.all(range(0, 20).map(async (lane) => put(stage, ...range(lane * 10, lane * 10 + 10))));
   const total = stage.catalog.totalBytes();
@@ -221,7 +221,7 @@ void t.test('evictor: blobs that come by many at once never stay above the bound
   t.same(await sizesOf(stage), booksOf(stage));
 });
 
-void t.test('evictor: two processes on one store take away what one would', async (t) => {
+void t.test('57. evictor: two processes on one store take away what one would', async (t) => {
   const one = await prepare(t, 1e9);
   await put(one, ...range(0, 60));
   const other = await prepare(t, 1e9, one.path);
@@ -234,7 +234,7 @@ void t.test('evictor: two processes on one store take away what one would', asyn
   t.same([one.trouble, other.trouble], [[], []]);
 });
 
-void t.test('evictor: what comes while it goes lies in the store and in its books, or in neither', async (t) => {
+void t.test('56. evictor: what comes while it goes lies in the store and in its books, or in neither', async (t) => {
   const one = await prepare(t, 1e9);
   const other = await prepare(t, 1e9, one.path);
   for (let round = 0; round < 400; round++) {

@@ -28,30 +28,34 @@ function areAway(failures: readonly Error[]): boolean {
   return failures.every((error) => error instanceof TierAway);
 }
 
-void t.test('silent: whoever asked is sent away after the stall, whoever asks then at once', { skip }, async (t) => {
-  const stallMs = 300;
-  const server = await startRedis(t);
-  const { redis, changes } = await openTestRedis(t, server.port, { stallMs });
-  await redis.command('a', 'SET', 'a', 'before');
-  server.signal('SIGSTOP');
-  const start = performance.now();
-  const failures = await within(5000, 'being sent away', Promise.all(askAll(redis).map(failureOf)));
-  const ms = performance.now() - start;
-  t.ok(areAway(failures));
-  t.ok(ms >= stallMs - 1 && ms < 3 * stallMs, `after ${ms} ms`);
-  t.match(failures[0], { cause: { message: `nothing came for ${stallMs} ms` } });
-  const later = performance.now();
-  for (let at = 0; at < 20; at++) t.ok(areAway(await Promise.all(askAll(redis).map(failureOf))));
-  t.ok(performance.now() - later < stallMs, 'nobody waits any more');
-  t.equal(changes.length, 1);
-  server.signal('SIGCONT');
-  await until(() => !redis.isAway, 'the server');
-  t.equal(String(await redis.command('b', 'SET', 'b', 'after')), 'OK');
-  t.equal(server.cli('GET', 'b'), 'after');
-  t.equal(changes.length, 2);
-});
+void t.test(
+  '51. silent: whoever asked is sent away after the stall, whoever asks then at once',
+  { skip },
+  async (t) => {
+    const stallMs = 300;
+    const server = await startRedis(t);
+    const { redis, changes } = await openTestRedis(t, server.port, { stallMs });
+    await redis.command('a', 'SET', 'a', 'before');
+    server.signal('SIGSTOP');
+    const start = performance.now();
+    const failures = await within(5000, 'being sent away', Promise.all(askAll(redis).map(failureOf)));
+    const ms = performance.now() - start;
+    t.ok(areAway(failures));
+    t.ok(ms >= stallMs - 1 && ms < 3 * stallMs, `after ${ms} ms`);
+    t.match(failures[0], { cause: { message: `nothing came for ${stallMs} ms` } });
+    const later = performance.now();
+    for (let at = 0; at < 20; at++) t.ok(areAway(await Promise.all(askAll(redis).map(failureOf))));
+    t.ok(performance.now() - later < stallMs, 'nobody waits any more');
+    t.equal(changes.length, 1);
+    server.signal('SIGCONT');
+    await until(() => !redis.isAway, 'the server');
+    t.equal(String(await redis.command('b', 'SET', 'b', 'after')), 'OK');
+    t.equal(server.cli('GET', 'b'), 'after');
+    t.equal(changes.length, 2);
+  },
+);
 
-void t.test('killed: whoever waits is sent away, and the one that comes again is used', { skip }, async (t) => {
+void t.test('18. killed: whoever waits is sent away, and the one that comes again is used', { skip }, async (t) => {
   const server = await startRedis(t);
   const { redis, changes } = await openTestRedis(t, server.port, { stallMs: 10_000 });
   const news: string[] = [];
@@ -166,7 +170,7 @@ void t.test('answers: a refusal is a refusal, and everything else goes on', asyn
   }
 });
 
-void t.test('a full server refuses what is written, and can be read', { skip }, async (t) => {
+void t.test('52. a full server refuses what is written, and can be read', { skip }, async (t) => {
   const server = await startRedis(t);
   const { redis, changes } = await openTestRedis(t, server.port);
   await redis.command('a', 'SET', 'a', '1');
@@ -178,7 +182,7 @@ void t.test('a full server refuses what is written, and can be read', { skip }, 
   t.same(changes, []);
 });
 
-void t.test('a replica that takes no writes is away until it does', { skip }, async (t) => {
+void t.test('52. a replica that takes no writes is away until it does', { skip }, async (t) => {
   const server = await startRedis(t, '--replicaof', '127.0.0.1', String(await closedPort()));
   const { redis, changes } = await openTestRedis(t, server.port);
   t.match(await failureOf(redis.command('a', 'SET', 'a', '1')), { name: 'TierAway', cause: { message: /^READONLY/ } });
@@ -194,7 +198,7 @@ void t.test('a replica that takes no writes is away until it does', { skip }, as
   t.equal(changes.length, 2);
 });
 
-void t.test('a full server that comes back is used, though it refuses what is written', { skip }, async (t) => {
+void t.test('52. a full server that comes back is used, though it refuses what is written', { skip }, async (t) => {
   const server = await startRedis(t, '--maxmemory', '1');
   const { redis, changes } = await openTestRedis(t, server.port);
   await server.kill();

@@ -90,7 +90,7 @@ void t.test(
   },
 );
 
-void t.test('bound: who reads what is evicted comes to its end', { skip }, async (t) => {
+void t.test('56. bound: who reads what is evicted comes to its end', { skip }, async (t) => {
   const stage = await prepare(t, 3_500_000);
   const large = noise('large', 3_000_000);
   await stage.tier.put(digestOf(large), bytesBlob(large, 'miss'));

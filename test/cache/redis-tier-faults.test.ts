@@ -52,7 +52,7 @@ async function readRight(blob: Blob, bytes = content): Promise<{ length: number;
   }
 }
 
-void t.test('a chunk is missing: the copy is none from then on', { skip }, async (t) => {
+void t.test('19. a chunk is missing: the copy is none from then on', { skip }, async (t) => {
   for (const at of [0, 3, 5]) {
     const stage = await openTestTier(t);
     await put(stage);
@@ -66,7 +66,7 @@ void t.test('a chunk is missing: the copy is none from then on', { skip }, async
   }
 });
 
-void t.test('a chunk goes while it is read: no reader gets past it', { skip }, async (t) => {
+void t.test('19. a chunk goes while it is read: no reader gets past it', { skip }, async (t) => {
   const stage = await openTestTier(t);
   await put(stage);
   const readers = await Promise.all(Array.from({ length: 5 }, () => opened(stage)));
@@ -79,7 +79,7 @@ void t.test('a chunk goes while it is read: no reader gets past it', { skip }, a
   t.ok(isGone(stage));
 });
 
-void t.test('a chunk is torn: no byte of it is passed on', { skip }, async (t) => {
+void t.test('19. a chunk is torn: no byte of it is passed on', { skip }, async (t) => {
   for (const bytes of [
     Buffer.alloc(0),
     content.subarray(0, 500),
@@ -108,7 +108,7 @@ void t.test('a chunk is something else: reading fails', { skip }, async (t) => {
   t.equal(length, 3 * chunkBytes);
 });
 
-void t.test('a chunk is tampered with: the verdict is withheld, and the copy goes', { skip }, async (t) => {
+void t.test('20. a chunk is tampered with: the verdict is withheld, and the copy goes', { skip }, async (t) => {
   for (const at of [0, 3, 5]) {
     const stage = await openTestTier(t);
     await put(stage);
@@ -122,48 +122,52 @@ void t.test('a chunk is tampered with: the verdict is withheld, and the copy goe
   }
 });
 
-void t.test('the meta is forged: no wrong content is vouched for, and the right one can come', { skip }, async (t) => {
-  const stage = await openTestTier(t);
-  const { server } = stage;
-  await put(stage);
-  const { meta } = stage.keysOf(digest);
-  const real = JSON.parse(server.cli('GET', meta)) as { size: number; generation: string };
-  const { size } = real;
-  const forged: Record<string, unknown> = {
-    'a byte more': { ...real, size: size + 1 },
-    'a byte less': { ...real, size: size - 1 },
-    'a chunk more': { ...real, size: size + chunkBytes },
-    'a chunk less': { ...real, size: 5 * chunkBytes },
-    nothing: { ...real, size: 0 },
-    'more than can be': { ...real, size: 2 ** 50 },
-    'more than is safe': { ...real, size: 2 ** 60 },
-    negative: { ...real, size: -1 },
-    'half a byte': { ...real, size: 1.5 },
-    'a text for a size': { ...real, size: String(size) },
-    'another version': { ...real, version: 2 },
-    'other chunks': { ...real, chunkBytes: 1000 },
-    'more than is known': { ...real, more: true },
-    'another generation': { ...real, generation: '00000000-0000-4000-8000-000000000000' },
-    'a generation that leads astray': { ...real, generation: '../'.repeat(12) },
-    'no object': 'text',
-    null: null,
-    list: [real],
-  };
-  const texts = Object.entries(forged).map(([what, value]) => [what, JSON.stringify(value)] as const);
-  const garbage = [
-    ['empty', ''],
-    ['garbage', '\u0000\u0001{'],
-    ['half', JSON.stringify(real).slice(0, 30)],
-  ] as const;
-  for (const [what, text] of [...texts, ...garbage]) {
-    await stage.redis.command(meta, 'SET', meta, text);
-    const blob = await stage.tier.open(digest);
-    if (blob) await t.rejects(within(5000, what, readAll(blob)), what);
-    t.equal(await stage.tier.open(digest), undefined, `${what}: none from then on`);
-    t.ok(await comesAgain(stage), `${what}: and the right one comes again`);
-  }
-  t.equal(stage.books().total, content.length);
-});
+void t.test(
+  '20. the meta is forged: no wrong content is vouched for, and the right one can come',
+  { skip },
+  async (t) => {
+    const stage = await openTestTier(t);
+    const { server } = stage;
+    await put(stage);
+    const { meta } = stage.keysOf(digest);
+    const real = JSON.parse(server.cli('GET', meta)) as { size: number; generation: string };
+    const { size } = real;
+    const forged: Record<string, unknown> = {
+      'a byte more': { ...real, size: size + 1 },
+      'a byte less': { ...real, size: size - 1 },
+      'a chunk more': { ...real, size: size + chunkBytes },
+      'a chunk less': { ...real, size: 5 * chunkBytes },
+      nothing: { ...real, size: 0 },
+      'more than can be': { ...real, size: 2 ** 50 },
+      'more than is safe': { ...real, size: 2 ** 60 },
+      negative: { ...real, size: -1 },
+      'half a byte': { ...real, size: 1.5 },
+      'a text for a size': { ...real, size: String(size) },
+      'another version': { ...real, version: 2 },
+      'other chunks': { ...real, chunkBytes: 1000 },
+      'more than is known': { ...real, more: true },
+      'another generation': { ...real, generation: '00000000-0000-4000-8000-000000000000' },
+      'a generation that leads astray': { ...real, generation: '../'.repeat(12) },
+      'no object': 'text',
+      null: null,
+      list: [real],
+    };
+    const texts = Object.entries(forged).map(([what, value]) => [what, JSON.stringify(value)] as const);
+    const garbage = [
+      ['empty', ''],
+      ['garbage', '\u0000\u0001{'],
+      ['half', JSON.stringify(real).slice(0, 30)],
+    ] as const;
+    for (const [what, text] of [...texts, ...garbage]) {
+      await stage.redis.command(meta, 'SET', meta, text);
+      const blob = await stage.tier.open(digest);
+      if (blob) await t.rejects(within(5000, what, readAll(blob)), what);
+      t.equal(await stage.tier.open(digest), undefined, `${what}: none from then on`);
+      t.ok(await comesAgain(stage), `${what}: and the right one comes again`);
+    }
+    t.equal(stage.books().total, content.length);
+  },
+);
 
 void t.test('put: whoever replaces a copy leaves it to its readers, and to the books', { skip }, async (t) => {
   const stage = await openTestTier(t);
@@ -218,7 +222,7 @@ void t.test('put: a chunk that goes before the others are there makes the copy n
   await until(() => stage.keysOf(digest).chunks.length === 0, 'the end of the chunks');
 });
 
-void t.test('killed while it is read: the read fails, and a new server has nothing', { skip }, async (t) => {
+void t.test('18. killed while it is read: the read fails, and a new server has nothing', { skip }, async (t) => {
   const stage = await openTestTier(t);
   await put(stage);
   const blob = await opened(stage);
@@ -234,7 +238,7 @@ void t.test('killed while it is read: the read fails, and a new server has nothi
   t.ok(await comesAgain(stage));
 });
 
-void t.test('killed while it is written: what it kept is no copy', { skip }, async (t) => {
+void t.test('15. killed while it is written: what it kept is no copy', { skip }, async (t) => {
   const stage = await openTestTier(t, { args: ['--appendonly', 'yes', '--appendfsync', 'always'] });
   const plain = bytesBlob(content, 'miss');
   const arrived = Promise.withResolvers<void>();

@@ -41,7 +41,7 @@ function orphans({ keys, server }: TestRedisTier): string[] {
 }
 
 void t.test(
-  'full, and nothing may be evicted: what fits is there, what does not leaves nothing',
+  '52. full, and nothing may be evicted: what fits is there, what does not leaves nothing',
   { skip },
   async (t) => {
     const stage = await openTestTier(t, { args: ['--maxmemory', '20mb', '--maxmemory-policy', 'noeviction'] });
@@ -87,7 +87,7 @@ void t.test('full, many writers at once: nothing wrong, nothing left behind', { 
   t.same(stage.changes, []);
 });
 
-void t.test('full, and Redis evicts: never a wrong byte, and a copy with a hole is none', { skip }, async (t) => {
+void t.test('19. full, and Redis evicts: never a wrong byte, and a copy with a hole is none', { skip }, async (t) => {
   for (const policy of ['allkeys-lru', 'allkeys-random', 'volatile-ttl']) {
     const stage = await openTestTier(t, { args: ['--maxmemory', '20mb', '--maxmemory-policy', policy] });
     const found: Found[] = [];

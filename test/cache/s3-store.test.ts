@@ -118,7 +118,7 @@ void t.test('list: goes on from page to page, over what its prefix begins', asyn
   t.same(await listAll(store, 'none/'), [[]]);
 });
 
-void t.test('list: one that is cut off and does not say where to go on throws', async (t) => {
+void t.test('54. list: one that is cut off and does not say where to go on throws', async (t) => {
   const s3 = await startS3(t);
   const { store } = await openTestS3(t, s3);
   const xml = `<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key>
@@ -144,7 +144,7 @@ void t.test('read: a store that ignores the range is not read from the wrong pla
   t.equal((await readFrom(store, 'a', 0)).toString(), 'the whole of it', 'from the start it does not matter');
 });
 
-void t.test('read: a body that is cut is never whole', async (t) => {
+void t.test('54. read: a body that is cut is never whole', async (t) => {
   const s3 = await startS3(t);
   const { store, changes } = await openTestS3(t, s3);
   await s3.put('a', bytes);
@@ -227,7 +227,7 @@ void t.test('the package is missing: the start says how to get it', async (t) =>
 
 // ---- Trouble
 
-void t.test('hangs: whoever asked is sent away within the patience, whoever asks then at once', async (t) => {
+void t.test('54. hangs: whoever asked is sent away within the patience, whoever asks then at once', async (t) => {
   const stallMs = 600;
   const s3 = await startS3(t);
   const { store, changes } = await openTestS3(t, s3, { stallMs });
@@ -280,24 +280,27 @@ void t.test('gone: whoever asks is sent away at once, and the store that comes a
   }
 });
 
-void t.test('answers: those of a store that cannot do its work count as away, and are not asked again', async (t) => {
-  for (const [status, code] of [
-    [503, 'SlowDown'],
-    [500, 'InternalError'],
-    [403, 'AccessDenied'],
-    [404, 'NoSuchBucket'],
-  ] as const) {
-    const s3 = await startS3(t);
-    const { store, changes } = await openTestS3(t, s3);
-    s3.fault = () => ({ status, code });
-    t.match(await failureOf(store.put('a', bytes)), { name: 'TierAway', cause: { name: code } }, code);
-    t.equal(s3.seen.length, 1, 'asked once');
-    t.match(changes, [{ name: code }]);
-    s3.fault = undefined;
-    await until(() => changes.length === 2, 'the store');
-    await t.resolves(store.put('a', bytes));
-  }
-});
+void t.test(
+  '54. answers: those of a store that cannot do its work count as away, and are not asked again',
+  async (t) => {
+    for (const [status, code] of [
+      [503, 'SlowDown'],
+      [500, 'InternalError'],
+      [403, 'AccessDenied'],
+      [404, 'NoSuchBucket'],
+    ] as const) {
+      const s3 = await startS3(t);
+      const { store, changes } = await openTestS3(t, s3);
+      s3.fault = () => ({ status, code });
+      t.match(await failureOf(store.put('a', bytes)), { name: 'TierAway', cause: { name: code } }, code);
+      t.equal(s3.seen.length, 1, 'asked once');
+      t.match(changes, [{ name: code }]);
+      s3.fault = undefined;
+      await until(() => changes.length === 2, 'the store');
+      await t.resolves(store.put('a', bytes));
+    }
+  },
+);
 
 void t.test('answers: a refusal of one object is a refusal, and everything else goes on', async (t) => {
   const s3 = await startS3(t);

@@ -81,7 +81,7 @@ for (const [how, partBytes] of [
   });
 }
 
-void t.test('delete: who reads on in order has it to the end, who jumps is told', async (t) => {
+void t.test('56. delete: who reads on in order has it to the end, who jumps is told', async (t) => {
   const { tier, s3 } = await prepare(t);
   await put(tier);
   const [one, other] = [await opened(t, tier), await opened(t, tier)];
@@ -239,7 +239,7 @@ void t.test('close: nothing is read any more, and the connection goes', async (t
 
 // ---- What is not what it should be
 
-void t.test('rot: a wrong bit withholds the verdict, and the object goes', async (t) => {
+void t.test('54. rot: a wrong bit withholds the verdict, and the object goes', async (t) => {
   for (const at of [0, content.length >> 1, content.length - 1]) {
     const { tier, s3 } = await prepare(t);
     await put(tier);
@@ -281,7 +281,7 @@ void t.test('read: an object that went away after it was found fails the read', 
   await t.rejects(blob.read(0, 10), { name: 'NoSuchKey' });
 });
 
-void t.test('put: an upload that fails leaves nothing, and says why', async (t) => {
+void t.test('54. put: an upload that fails leaves nothing, and says why', async (t) => {
   const nothing = '<?xml version="1.0"?><Error><Code>InternalError</Code><Message>in the end</Message></Error>';
   const faults = {
     'a part is refused': (asked: S3Asked) =>

@@ -63,7 +63,7 @@ void t.test('sqlite: what one writes the other reads at once', async (t) => {
   t.equal(await one.records.tags.get('a'), undefined);
 });
 
-void t.test('sqlite: processes that write at the same time lose nothing', async (t) => {
+void t.test('83. sqlite: processes that write at the same time lose nothing', async (t) => {
   const folder = await temporaryFolder(t);
   const own = open(t, join(folder, 'records.sqlite'));
   const names = ['a', 'b', 'c'];
@@ -93,7 +93,7 @@ void t.test('sqlite: a write that fails in the middle of many leaves none of the
   t.equal(await records.tags.set('first', { checkedAtMs: 2 }), true, 'and the next write works');
 });
 
-void t.test('sqlite: a file that is no database is replaced, its companions too', async (t) => {
+void t.test('84. sqlite: a file that is no database is replaced, its companions too', async (t) => {
   for (const bytes of [
     Buffer.from('this is no database\n'.repeat(500)),
     Buffer.alloc(8192, 0xff),

@@ -136,7 +136,7 @@ void t.test('store: a large blob that is rotten never is whole', async (t) => {
   t.equal(await store.open(digestOf(large)), undefined);
 });
 
-void t.test('store: a broken disk is a miss, and memory goes on without it', async (t) => {
+void t.test('82. store: a broken disk is a miss, and memory goes on without it', async (t) => {
   const stage = await prepare(t);
   const { store, path, trouble } = stage;
   await put(store, small);

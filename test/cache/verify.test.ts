@@ -74,7 +74,7 @@ void t.test('verify: a store that is right is read and left as it is', async (t)
   });
 });
 
-void t.test('verify: what is not what its name says is found at any place, and gone', async (t) => {
+void t.test('55. verify: what is not what its name says is found at any place, and gone', async (t) => {
   for (const at of [0, 499_999, 999_999]) {
     const { store, digests } = await prepare(t);
     await flip(store.fileOf(digests[0]), at);
@@ -97,7 +97,7 @@ void t.test('verify: what is too short, too long or another blob', async (t) => 
   t.equal(store.totalBytes(), 0);
 });
 
-void t.test('verify: bytes that rot under a process that has verified them are found by another one', async (t) => {
+void t.test('55. verify: bytes that rot under a process that has verified them are found by another one', async (t) => {
   const { writer, store, digests } = await prepare(t);
   const file = writer.fileOf(digests[0]);
   const { atime, mtime } = await stat(file);

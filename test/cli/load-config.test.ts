@@ -73,7 +73,7 @@ void t.test('--upstream adds to those of the configuration, or gives one another
   await t.rejects(loadConfig(undefined, { upstreams: ['lab'] }, io()), /expected NAME=URL/);
 });
 
-void t.test('keys that are traps of the language are keys that do not exist', async (t) => {
+void t.test('73. keys that are traps of the language are keys that do not exist', async (t) => {
   const file = join(await temporaryFolder(t), 'narrows.yaml');
   await writeFile(file, '__proto__: { polluted: 1 }\nconstructor: { x: 1 }\n');
   await t.rejects(loadConfig(file, {}, io()), /there is no such key/);

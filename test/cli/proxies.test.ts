@@ -16,7 +16,7 @@ void t.test('the scheme of the URL decides which variable counts', (t) => {
   t.end();
 });
 
-void t.test('NO_PROXY: names, their subdomains, addresses, networks, ports', (t) => {
+void t.test('70. NO_PROXY: names, their subdomains, addresses, networks, ports', (t) => {
   const cases: [noProxy: string, url: string, isDirect: boolean][] = [
     ['', 'https://ghcr.io', false],
     ['*', 'https://ghcr.io', true],

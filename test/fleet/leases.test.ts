@@ -71,7 +71,7 @@ void t.test('lease: what grows under it, and what becomes of it, is there for ev
   for (const [index, chunk] of chunks.entries()) t.same(await value(keys.chunk(copy.generation, index)), chunk);
 });
 
-void t.test('lease: a token that is not its own writes nothing', { skip }, async (t) => {
+void t.test('49. lease: a token that is not its own writes nothing', { skip }, async (t) => {
   const { server, lease, keys } = await prepare(t);
   const leader = lease();
   const stranger = lease();
@@ -95,7 +95,7 @@ void t.test('lease: a token that is not its own writes nothing', { skip }, async
   t.ok(Number(server.cli('PTTL', keys.lease)) > 50_000, 'only its own word prolongs it');
 });
 
-void t.test('lease: it runs out by the clock of Redis, whatever its holder believes', { skip }, async (t) => {
+void t.test('49. lease: it runs out by the clock of Redis, whatever its holder believes', { skip }, async (t) => {
   const { lease, value, keys } = await prepare(t);
   const first = lease(500);
   await first.take();

@@ -277,7 +277,7 @@ void t.test('redis fleet: messages that get lost cost patience, not bytes', { sk
 });
 
 void t.test(
-  'redis fleet: who has lost the lead knows it, and its late words count for nothing',
+  '49. redis fleet: who has lost the lead knows it, and its late words count for nothing',
   { skip },
   async (t) => {
     const { server, keys, join, chunkKeys } = await prepare(t);
@@ -307,7 +307,7 @@ void t.test(
   },
 );
 
-void t.test('redis fleet: a leader that died is taken over from when its lease is over', { skip }, async (t) => {
+void t.test('48. redis fleet: a leader that died is taken over from when its lease is over', { skip }, async (t) => {
   const { server, keys, join, chunkKeys } = await prepare(t);
   const [a, b] = [await join(), await join()];
   const download = await startDownload(t);

@@ -191,7 +191,7 @@ void t.test('worker fleet: a download that fails breaks off for those who follow
   }
 });
 
-void t.test('worker fleet: a leader that ends cuts off those who follow, and another leads', async (t) => {
+void t.test('48. worker fleet: a leader that ends cuts off those who follow, and another leads', async (t) => {
   const { start, coordinator } = await prepare(t);
   const [one, other] = await Promise.all([start(), start()]);
   const download = await startDownload(t);

@@ -109,7 +109,7 @@ void t.test('sendError: what no one foresaw is a 500 without its text', async (t
   }
 });
 
-void t.test('sendError: nothing is appended to an answer that has begun', async (t) => {
+void t.test('10. sendError: nothing is appended to an answer that has begun', async (t) => {
   const url = await startFailing(t, new NarrowsError('upstreamTimeout', 'an error text'), 'begun');
   const answer = await ask(url);
   t.equal(answer.body, 'begun');

@@ -113,7 +113,7 @@ void t.test('what is read is no push', (t) => {
   t.end();
 });
 
-void t.test('what cannot be done there: 405, and what can', (t) => {
+void t.test('65. what cannot be done there: 405, and what can', (t) => {
   const rows: [method: string, target: string, allow: string][] = [
     ['POST', '/v2/', 'GET, HEAD'],
     ['PUT', '/v2/_catalog', 'GET, HEAD'],
@@ -135,7 +135,7 @@ void t.test('what cannot be done there: 405, and what can', (t) => {
   t.end();
 });
 
-void t.test('what is not in the form that it has to be in', (t) => {
+void t.test('24. what is not in the form that it has to be in', (t) => {
   const rows: [method: string, target: string, kind: string][] = [
     ['POST', '/v2/Team/x/blobs/uploads/', 'nameInvalid'],
     ['POST', '/v2/../x/blobs/uploads/', 'nameInvalid'],

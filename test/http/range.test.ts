@@ -4,7 +4,7 @@ import { noise } from '../fixtures/images.ts';
 
 const size = 1000;
 
-void t.test('parseRange: gives the first and last byte of the stretch that is asked for', (t) => {
+void t.test('41. parseRange: gives the first and last byte of the stretch that is asked for', (t) => {
   const cases: Record<string, [header: string, start: number, end: number]> = {
     'the first byte': ['bytes=0-0', 0, 0],
     'a stretch': ['bytes=200-499', 200, 499],
@@ -26,7 +26,7 @@ void t.test('parseRange: gives the first and last byte of the stretch that is as
   t.end();
 });
 
-void t.test('parseRange: a stretch that does not touch the body is unsatisfiable', (t) => {
+void t.test('41. parseRange: a stretch that does not touch the body is unsatisfiable', (t) => {
   for (const header of [
     'bytes=1000-',
     'bytes=1000-1001',
@@ -40,7 +40,7 @@ void t.test('parseRange: a stretch that does not touch the body is unsatisfiable
   t.end();
 });
 
-void t.test('parseRange: what is not understood asks for all of it', (t) => {
+void t.test('41. parseRange: what is not understood asks for all of it', (t) => {
   const headers = [
     undefined,
     '',
@@ -65,7 +65,7 @@ void t.test('parseRange: what is not understood asks for all of it', (t) => {
   t.end();
 });
 
-void t.test('parseRange: several parts are answered with the whole', (t) => {
+void t.test('41. parseRange: several parts are answered with the whole', (t) => {
   const thousand = `bytes=${Array.from({ length: 1000 }, (_, at) => `${at}-${at}`).join(',')}`;
   for (const header of ['bytes=0-1,5-6', 'bytes=0-1, -1', 'bytes=0-,0-', thousand]) {
     t.equal(parseRange(header, size), undefined, header.slice(0, 40));
@@ -73,12 +73,12 @@ void t.test('parseRange: several parts are answered with the whole', (t) => {
   t.end();
 });
 
-void t.test('parseRange: nothing of an empty body can be asked for, so all of it is given', (t) => {
+void t.test('41. parseRange: nothing of an empty body can be asked for, so all of it is given', (t) => {
   for (const header of ['bytes=0-', 'bytes=0-0', 'bytes=-1']) t.equal(parseRange(header, 0), undefined, header);
   t.end();
 });
 
-void t.test('parseRange: a body cut to the range is what a buffer slices', (t) => {
+void t.test('41. parseRange: a body cut to the range is what a buffer slices', (t) => {
   const body = noise('range', 61);
   let ranges = 0;
   for (let first = 0; first < 65; first++) {

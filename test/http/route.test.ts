@@ -1,5 +1,5 @@
 import t from 'tap';
-import { parseRoute, parseTarget } from '../../src/http/route.ts';
+import { loggable, parseRoute, parseTarget } from '../../src/http/route.ts';
 
 const hex = '0123456789abcdef'.repeat(4);
 const digest = `sha256:${hex}`;
@@ -146,7 +146,7 @@ void t.test('parseRoute: a repository may be named like the parts of an address'
   ]);
 });
 
-void t.test('parseRoute: the namespace is told as it was sent, to be looked up in the closed map', (t) => {
+void t.test('62. parseRoute: the namespace is told as it was sent, to be looked up in the closed map', (t) => {
   for (const namespace of [
     '',
     'evil.example',
@@ -162,7 +162,7 @@ void t.test('parseRoute: the namespace is told as it was sent, to be looked up i
   t.end();
 });
 
-void t.test('parseRoute: what is not in canonical form is refused, not repaired', (t) => {
+void t.test('24. parseRoute: what is not in canonical form is refused, not repaired', (t) => {
   const [nameInvalid, unknown] = [
     { kind: 'nameInvalid', code: 'NAME_INVALID', status: 400 },
     { kind: 'routeUnknown', code: 'NAME_UNKNOWN', status: 404 },
@@ -246,7 +246,7 @@ void t.test('parseRoute: what is not in canonical form is refused, not repaired'
   t.end();
 });
 
-void t.test('parseRoute: a name that is understood is one that could be written again', (t) => {
+void t.test('24. parseRoute: a name that is understood is one that could be written again', (t) => {
   const pieces = [
     'a',
     'b.c',
@@ -293,3 +293,15 @@ function sequence(seed: number): () => number {
   let state = seed;
   return () => (state = (state * 48_271) % 2_147_483_647);
 }
+
+void t.test(
+  '36. loggable: what the API has names for, and nothing else that a client says behind a question mark',
+  (t) => {
+    t.equal(loggable('/v2/a/manifests/1'), '/v2/a/manifests/1');
+    t.equal(loggable('/v2/a/tags/list?n=5&last=b'), '/v2/a/tags/list?n=5&last=b');
+    t.equal(loggable('/v2/a/blobs/x?ns=ghcr.io&access_token=secret'), '/v2/a/blobs/x?ns=ghcr.io&…');
+    t.equal(loggable('/v2/?secret'), '/v2/?…');
+    t.equal(loggable('/token?scope=repository:a:pull&password=secret&'), '/token?scope=repository:a:pull&…&…');
+    t.end();
+  },
+);

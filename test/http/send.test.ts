@@ -33,7 +33,7 @@ function steered(over: Partial<Blob>): { blob: Blob; closes: () => number } {
   return { blob, closes: () => closes };
 }
 
-void t.test('ranges are slices of the whole', async (t) => {
+void t.test('41. ranges are slices of the whole', async (t) => {
   const port = await serve(t, bytesBlob(bytes, 'hit-memory'));
   const cases: [range: string, status: number, start: number, end: number][] = [
     ['bytes=0-0', 206, 0, 1],
@@ -55,7 +55,7 @@ void t.test('ranges are slices of the whole', async (t) => {
   t.match(refused, { status: 416, headers: { 'content-range': `bytes */${bytes.length}` } });
 });
 
-void t.test('the last byte waits for the verdict: right lets it go, wrong breaks the body off', async (t) => {
+void t.test('8. the last byte waits for the verdict: right lets it go, wrong breaks the body off', async (t) => {
   for (const isRight of [true, false]) {
     for (const [range, length] of [
       ['', bytes.length],
@@ -96,7 +96,7 @@ void t.test('a client that leaves while nothing comes lets go of the blob', asyn
   t.equal(closes(), 1);
 });
 
-void t.test('a client that takes nothing is cut off', async (t) => {
+void t.test('14. a client that takes nothing is cut off', async (t) => {
   const large = Buffer.alloc(64 * 1024 * 1024);
   const { blob, closes } = steered({
     size: large.length,
@@ -111,7 +111,7 @@ void t.test('a client that takes nothing is cut off', async (t) => {
   socket.destroy();
 });
 
-void t.test('an empty blob is whole at once', async (t) => {
+void t.test('88. an empty blob is whole at once', async (t) => {
   const port = await serve(t, { ...bytesBlob(Buffer.alloc(0), 'miss'), verified: Promise.resolve() });
   t.match(await download(`http://127.0.0.1:${port}/`), {
     status: 200,

@@ -23,7 +23,7 @@ function closed(socket: Socket): Promise<string> {
   return new Promise((resolve) => socket.once('close', () => resolve(got)));
 }
 
-void t.test('headers that are too many or too slow end the connection', async (t) => {
+void t.test('42. headers that are too many or too slow end the connection', async (t) => {
   const upstream = await startRegistry();
   t.teardown(upstream.close);
   const mirror = await startTestMirror(t, {

@@ -75,7 +75,7 @@ void t.test(
   },
 );
 
-void t.test('warm, export, import, and an offline mirror has all of it: by tag, by digest, signed', async (t) => {
+void t.test('74. warm, export, import, and an offline mirror has all of it: by tag, by digest, signed', async (t) => {
   const { registry, signed, folder, settings } = await prepare(t);
   const [near, far] = [await settings('near'), await settings('far', { offline: true })];
   const bundle = join(folder, 'edge.tar');

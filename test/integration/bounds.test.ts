@@ -140,7 +140,7 @@ async function beginReading(url: string): Promise<{ finish(): Promise<string> }>
   };
 }
 
-void t.test('bounds: ten times as much as there is room for', async (t) => {
+void t.test('57. bounds: ten times as much as there is room for', async (t) => {
   const stage = await prepare(t);
   const { registry, store, start } = stage;
   const pinned = makeBlobs(stage, 'pinned', 2);
@@ -184,7 +184,7 @@ void t.test('bounds: ten times as much as there is room for', async (t) => {
   t.ok(catalog.totalBytes() <= maxBytes);
 });
 
-void t.test('bounds: kill -9 at any moment, and the next life keeps the bound and its books', async (t) => {
+void t.test('15. bounds: kill -9 at any moment, and the next life keeps the bound and its books', async (t) => {
   const stage = await prepare(t);
   const { store, start } = stage;
   for (let round = 0; round < 3; round++) {
@@ -216,7 +216,7 @@ void t.test('bounds: kill -9 at any moment, and the next life keeps the bound an
   t.ok(catalog.totalBytes() <= maxBytes && catalog.totalBytes() > maxBytes / 2);
 });
 
-void t.test('bounds: a store that is too large is brought within, with books or without', async (t) => {
+void t.test('57. bounds: a store that is too large is brought within, with books or without', async (t) => {
   const stage = await prepare(t);
   const { store, start } = stage;
   const blobs = makeBlobs(stage, 'laid', 20);
@@ -252,7 +252,7 @@ function mountDisk(): string | undefined {
   return isMounted ? folder : undefined;
 }
 
-void t.test('a full disk: clients get everything, and the store makes room by itself', { skip }, async (t) => {
+void t.test('17. a full disk: clients get everything, and the store makes room by itself', { skip }, async (t) => {
   const store = join(disk!, 'store');
   await mkdir(store);
   const stage = await prepare(t, { store });

@@ -133,7 +133,7 @@ void t.test('skopeo: what an image lacks is said in its own words', async (t) =>
 });
 
 void t.test(
-  'skopeo copy --all: through any, the whole index arrives under its own digest, and each part is fetched once',
+  '90. skopeo copy --all: through any, the whole index arrives under its own digest, and each part is fetched once',
   async (t) => {
     const skopeo = await clientOf(t, 'skopeo');
     if (!skopeo) return;
@@ -177,7 +177,7 @@ void t.test('skopeo: in the index of a set, a client finds its platform, and the
   });
 });
 
-void t.test('skopeo: a mirror whose upstream is in trouble is passed over', async (t) => {
+void t.test('30. skopeo: a mirror whose upstream is in trouble is passed over', async (t) => {
   const skopeo = await clientOf(t, 'skopeo');
   if (!skopeo) return;
   const { sandbox, run, upstream, direct } = skopeo;

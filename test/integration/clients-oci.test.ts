@@ -40,7 +40,7 @@ void t.test('crane: through a platform, a tag is that image', async (t) => {
   ]);
 });
 
-void t.test('crane validate: every view is a sound image, down to the layers', async (t) => {
+void t.test('90. crane validate: every view is a sound image, down to the layers', async (t) => {
   const crane = await clientOf(t, 'crane', plain);
   if (!crane) return;
   const { run, name } = crane;

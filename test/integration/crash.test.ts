@@ -41,7 +41,7 @@ async function checkStore(t: Test, store: string, args: string[]) {
   await next.exit;
 }
 
-void t.test('kill -9 while blobs come in: nothing wrong is ever served, nothing is left over', async (t) => {
+void t.test('15. kill -9 while blobs come in: nothing wrong is ever served, nothing is left over', async (t) => {
   for (const share of [0.01, 0.3, 0.7, 0.999, 1]) {
     const { upstream, store, args } = await stage(t);
     upstream.blobBytesPerSecond = 40 * 1024 * 1024;
@@ -60,7 +60,7 @@ void t.test('kill -9 while blobs come in: nothing wrong is ever served, nothing 
 });
 
 void t.test(
-  'kill -9 at each step of keeping a blob',
+  '15. kill -9 at each step of keeping a blob',
   { skip: hasProgram('strace') ? false : 'strace is not installed' },
   async (t) => {
     // strace counts for each thread; a path narrows it to calls upon that file.
@@ -84,7 +84,7 @@ void t.test(
   },
 );
 
-void t.test('two processes on one store: both serve, neither sweeps the other’s unfinished files', async (t) => {
+void t.test('83. two processes on one store: both serve, neither sweeps the other’s unfinished files', async (t) => {
   const { upstream, store, args } = await stage(t);
   upstream.blobBytesPerSecond = 8 * 1024 * 1024;
   const one = await startServe(t, { args });
@@ -108,7 +108,7 @@ void t.test('two processes on one store: both serve, neither sweeps the other’
 });
 
 void t.test(
-  'a full disk: clients get everything, nothing half is left, and the mirror lives',
+  '17. a full disk: clients get everything, nothing half is left, and the mirror lives',
   { skip: process.getuid?.() === 0 ? false : 'needs root, to mount a small disk' },
   async (t) => {
     const upstream = await startRegistry();

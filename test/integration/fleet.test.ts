@@ -80,7 +80,7 @@ function holdBack(registry: TestRegistry, blob: Content, bytesPerSecond = Infini
   return gate.resolve;
 }
 
-void t.test('fleet: 300 clients of three replicas and one cold blob make one download', { skip }, async (t) => {
+void t.test('11. fleet: 300 clients of three replicas and one cold blob make one download', { skip }, async (t) => {
   const { registry, start } = await prepare(t);
   const blob = blobOf(noise('a blob of the fleet', 32 * 1024 * 1024));
   registry.put('library/x', blob);
@@ -140,7 +140,7 @@ void t.test('fleet: with the upstream off, every replica serves what one of them
 });
 
 void t.test(
-  'fleet: a digest whose narrowing only another replica knows, asked of one that starts late',
+  '21. fleet: a digest whose narrowing only another replica knows, asked of one that starts late',
   { skip },
   async (t) => {
     const { registry, start } = await prepare(t);
@@ -157,7 +157,7 @@ void t.test(
 );
 
 void t.test(
-  'fleet: bytes are shared, that a repository holds them is asked of its own upstream',
+  '60. fleet: bytes are shared, that a repository holds them is asked of its own upstream',
   { skip },
   async (t) => {
     const { registry, redis, start } = await prepare(t);
@@ -199,53 +199,57 @@ function p99(all: readonly number[]): number {
   return all.toSorted((one, other) => one - other)[Math.floor(all.length * 0.99)]!;
 }
 
-void t.test('fleet: a Redis that falls silent costs a moment once, and is used when it speaks', { skip }, async (t) => {
-  const { registry, redis, start } = await prepare(t);
-  registry.putImage('library/x', '1', image);
-  const [shared, other, alone] = await Promise.all([start(), start(), start({ url: null })]);
-  const tag = '/p/linux-arm64/v2/docker.io/library/x/manifests/1';
-  for (const replica of [shared, other, alone]) await get(replica, tag);
-  const silences: [name: string, begin: () => void, end: () => void][] = [
-    ['SIGSTOP', () => redis.signal('SIGSTOP'), () => redis.signal('SIGCONT')],
-    // What is paused does not hear that it may go on.
-    ['PAUSE ALL', () => void redis.cli('CLIENT', 'PAUSE', '4000', 'ALL'), () => undefined],
-    [
-      'PAUSE WRITE',
-      () => void redis.cli('CLIENT', 'PAUSE', '60000', 'WRITE'),
-      () => void redis.cli('CLIENT', 'UNPAUSE'),
-    ],
-  ];
-  const costs: number[] = [];
-  for (const [name, begin, end] of silences) {
-    const blobs = Array.from({ length: 41 }, (_, at) => blobOf(noise(`${name} ${at}`, 100_000)));
-    for (const blob of blobs) registry.put('library/x', blob);
-    const took = { shared: [] as number[], alone: [] as number[] };
-    begin();
-    for (let at = 0; at < 40; at += 4) {
-      const paths = [tag, tag, ...blobs.slice(at, at + 4).map((blob) => pathOf(blob))];
-      for (const [replica, into] of [
-        [shared, took.shared],
-        [alone, took.alone],
-      ] as const) {
-        const all = await Promise.all(paths.map((path) => hashDownload(replica.url + path, { headers: { accept } })));
-        t.ok(
-          all.every(({ status, isComplete }) => status === 200 && isComplete),
-          name,
-        );
-        into.push(...all.map(({ ms }) => ms));
+void t.test(
+  '51. fleet: a Redis that falls silent costs a moment once, and is used when it speaks',
+  { skip },
+  async (t) => {
+    const { registry, redis, start } = await prepare(t);
+    registry.putImage('library/x', '1', image);
+    const [shared, other, alone] = await Promise.all([start(), start(), start({ url: null })]);
+    const tag = '/p/linux-arm64/v2/docker.io/library/x/manifests/1';
+    for (const replica of [shared, other, alone]) await get(replica, tag);
+    const silences: [name: string, begin: () => void, end: () => void][] = [
+      ['SIGSTOP', () => redis.signal('SIGSTOP'), () => redis.signal('SIGCONT')],
+      // What is paused does not hear that it may go on.
+      ['PAUSE ALL', () => void redis.cli('CLIENT', 'PAUSE', '4000', 'ALL'), () => undefined],
+      [
+        'PAUSE WRITE',
+        () => void redis.cli('CLIENT', 'PAUSE', '60000', 'WRITE'),
+        () => void redis.cli('CLIENT', 'UNPAUSE'),
+      ],
+    ];
+    const costs: number[] = [];
+    for (const [name, begin, end] of silences) {
+      const blobs = Array.from({ length: 41 }, (_, at) => blobOf(noise(`${name} ${at}`, 100_000)));
+      for (const blob of blobs) registry.put('library/x', blob);
+      const took = { shared: [] as number[], alone: [] as number[] };
+      begin();
+      for (let at = 0; at < 40; at += 4) {
+        const paths = [tag, tag, ...blobs.slice(at, at + 4).map((blob) => pathOf(blob))];
+        for (const [replica, into] of [
+          [shared, took.shared],
+          [alone, took.alone],
+        ] as const) {
+          const all = await Promise.all(paths.map((path) => hashDownload(replica.url + path, { headers: { accept } })));
+          t.ok(
+            all.every(({ status, isComplete }) => status === 200 && isComplete),
+            name,
+          );
+          into.push(...all.map(({ ms }) => ms));
+        }
       }
+      t.notOk(isBack(shared), name);
+      end();
+      costs.push(Math.round(p99(took.shared) - p99(took.alone)));
+      await until(() => isBack(shared) && isBack(other), 'Redis');
+      const fresh = blobs[40]!;
+      t.ok(isRight(await hashDownload(shared.url + pathOf(fresh)), fresh));
+      await until(() => isInRedis(redis, fresh), 'the blob in Redis');
+      t.equal((await get(other, pathOf(fresh))).headers['narrows-cache'], 'hit-redis', `after ${name}`);
     }
-    t.notOk(isBack(shared), name);
-    end();
-    costs.push(Math.round(p99(took.shared) - p99(took.alone)));
-    await until(() => isBack(shared) && isBack(other), 'Redis');
-    const fresh = blobs[40]!;
-    t.ok(isRight(await hashDownload(shared.url + pathOf(fresh)), fresh));
-    await until(() => isInRedis(redis, fresh), 'the blob in Redis');
-    t.equal((await get(other, pathOf(fresh))).headers['narrows-cache'], 'hit-redis', `after ${name}`);
-  }
-  t.comment(`p99 with Redis is above that without by ${costs.join(', ')} ms`);
-});
+    t.comment(`p99 with Redis is above that without by ${costs.join(', ')} ms`);
+  },
+);
 
 type Line = Readonly<Record<string, string>>;
 
@@ -297,7 +301,7 @@ void t.test(
   },
 );
 
-void t.test('fleet: a wrong password is told in one line, and pulls go on', { skip }, async (t) => {
+void t.test('52. fleet: a wrong password is told in one line, and pulls go on', { skip }, async (t) => {
   const { registry, redis, start } = await prepare(t, '--requirepass', 'right');
   registry.put('library/x', small);
   const a = await start({ password: 'wrong', connect: '500ms' });

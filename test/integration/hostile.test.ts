@@ -24,26 +24,29 @@ async function stage(t: Teardown, config: MirrorOptions['config'] = {}, store?: 
   return { good, evil, mirror };
 }
 
-void t.test('rubbish behind a request whose answer is on its way: nothing is written into the answer', async (t) => {
-  const { good, mirror } = await stage(t);
-  const large = blobOf(noise('large', 30 * 1024 * 1024));
-  good.put('library/x', large);
-  await mirror.get(`/v2/docker.io/library/x/blobs/${large.digest}`);
-  const got = await new Promise<Buffer>((resolve) => {
-    const chunks: Buffer[] = [];
-    const socket = connect(Number(new URL(mirror.url).port), '127.0.0.1', () => {
-      socket.write(`GET /v2/docker.io/library/x/blobs/${large.digest} HTTP/1.1\r\nhost: x\r\n\r\n`);
+void t.test(
+  '10. rubbish behind a request whose answer is on its way: nothing is written into the answer',
+  async (t) => {
+    const { good, mirror } = await stage(t);
+    const large = blobOf(noise('large', 30 * 1024 * 1024));
+    good.put('library/x', large);
+    await mirror.get(`/v2/docker.io/library/x/blobs/${large.digest}`);
+    const got = await new Promise<Buffer>((resolve) => {
+      const chunks: Buffer[] = [];
+      const socket = connect(Number(new URL(mirror.url).port), '127.0.0.1', () => {
+        socket.write(`GET /v2/docker.io/library/x/blobs/${large.digest} HTTP/1.1\r\nhost: x\r\n\r\n`);
+      });
+      socket.once('readable', () => {
+        socket.write('\0\r\n\r\n');
+        socket.on('data', (chunk) => chunks.push(Buffer.from(chunk)));
+      });
+      socket.on('error', () => undefined);
+      socket.on('close', () => resolve(Buffer.concat(chunks)));
     });
-    socket.once('readable', () => {
-      socket.write('\0\r\n\r\n');
-      socket.on('data', (chunk) => chunks.push(Buffer.from(chunk)));
-    });
-    socket.on('error', () => undefined);
-    socket.on('close', () => resolve(Buffer.concat(chunks)));
-  });
-  const body = got.subarray(got.indexOf('\r\n\r\n') + 4);
-  t.ok(body.equals(large.bytes.subarray(0, body.length)), 'what came is a part of the blob and nothing else');
-});
+    const body = got.subarray(got.indexOf('\r\n\r\n') + 4);
+    t.ok(body.equals(large.bytes.subarray(0, body.length)), 'what came is a part of the blob and nothing else');
+  },
+);
 
 void t.test('an upstream that never ends, and tells no size: the download ends with its limit', async (t) => {
   const { evil, mirror } = await stage(t, { limits: { unreadDownload: '1MiB' } });
@@ -57,7 +60,7 @@ void t.test('an upstream that never ends, and tells no size: the download ends w
   t.ok(sent < 1000);
 });
 
-void t.test('an upstream that drips: a manifest has a deadline, and the old answer is given', async (t) => {
+void t.test('12. an upstream that drips: a manifest has a deadline, and the old answer is given', async (t) => {
   const { good, mirror } = await stage(t, {
     tags: { fresh: 0 },
     limits: { upstreamHeaders: '200ms', upstreamStall: '300ms' },
@@ -96,7 +99,7 @@ void t.test('a download from one upstream holds up nobody who asks another', asy
   await (await slow).body?.cancel();
 });
 
-void t.test('a layer that lives elsewhere opens no blob of another repository', async (t) => {
+void t.test('7. a layer that lives elsewhere opens no blob of another repository', async (t) => {
   const { good, evil, mirror } = await stage(t);
   const secret = blobOf(noise('secret', 50_000));
   good.put('private/x', secret);
@@ -125,7 +128,7 @@ void t.test('a layer that lives elsewhere opens no blob of another repository', 
   }
 });
 
-void t.test('what one upstream says of a child is no verdict for another', async (t) => {
+void t.test('60. what one upstream says of a child is no verdict for another', async (t) => {
   const { good, evil, mirror } = await stage(t);
   const child = image.children[1]!;
   evil.putImage('x/y', '1', image);
@@ -137,7 +140,7 @@ void t.test('what one upstream says of a child is no verdict for another', async
 });
 
 void t.test(
-  'records that someone else wrote: no file outside the store is touched, nothing hangs, nothing is a 500',
+  '25. records that someone else wrote: no file outside the store is touched, nothing hangs, nothing is a 500',
   async (t) => {
     const store = await temporaryFolder(t);
     const { mirror } = await stage(t, {}, store);
@@ -173,7 +176,7 @@ void t.test('another program holds the records: the mirror lives and answers', a
   database.close();
 });
 
-void t.test('a page of a browser is none: no type makes what is served here run', async (t) => {
+void t.test('27. a page of a browser is none: no type makes what is served here run', async (t) => {
   const { good, mirror } = await stage(t);
   good.put('library/hello', content(Buffer.from('<script>alert(1)</script>'), 'text/html'), 'page');
   good.put(

@@ -298,7 +298,7 @@ void t.test('what nobody can place is kept, and refused to nobody', async (t) =>
   }
 });
 
-void t.test('what is said about an image goes where the image goes', async (t) => {
+void t.test('74. what is said about an image goes where the image goes', async (t) => {
   const image = buildImage({ platforms: ['linux/amd64', 'linux/arm64'], attestations: true });
   const stage = await prepare(t, stream);
   stage.upstream.putImage('x', 'attested', image);

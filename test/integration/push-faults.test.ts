@@ -96,36 +96,39 @@ async function checkTags(t: Test, send: TestMirror['send']): Promise<number> {
   return tags.length;
 }
 
-void t.test('kill -9 at any moment of pushes: what a tag shows is whole, and what was answered is there', async (t) => {
-  const store = await temporaryFolder(t);
-  const answered = new Map<string, string[]>();
-  for (let life = 0; life < 8; life++) {
-    const { server, send } = await serveFrom(t, store);
-    await checkTags(t, send);
-    const image = buildImage({ platforms, seed: `life ${life}` });
-    const pusher = createPusher({ send }, 'team/app');
-    let pushed = 0;
-    const pushing = image.children.map(async (child, at) => {
-      // Each a little later than the one before, so that the kill meets them at different places.
-      for (let wait = 0; wait < at; wait++) await send('GET', '/v2/');
-      const answer = await pusher.child(child, `life-${life}`);
-      if (answer.status !== 201) return;
-      pushed++;
-      answered.set(`life-${life}`, [...(answered.get(`life-${life}`) ?? []), child.manifest.digest]);
-    });
-    const all = Promise.allSettled(pushing);
-    await until(() => pushed > life % platforms.length, 'some of them');
-    server.child.kill('SIGKILL');
-    await all;
-    await server.exit;
-  }
-  const { send } = await serveFrom(t, store);
-  t.equal(await checkTags(t, send), 8);
-  for (const [tag, digests] of answered) {
-    const { body } = await send('GET', `/v2/team/app/manifests/${tag}`, undefined, { accept: containerdAccept });
-    for (const digest of digests) t.ok(body.includes(digest), `${tag} has what was answered 201`);
-  }
-});
+void t.test(
+  '15. kill -9 at any moment of pushes: what a tag shows is whole, and what was answered is there',
+  async (t) => {
+    const store = await temporaryFolder(t);
+    const answered = new Map<string, string[]>();
+    for (let life = 0; life < 8; life++) {
+      const { server, send } = await serveFrom(t, store);
+      await checkTags(t, send);
+      const image = buildImage({ platforms, seed: `life ${life}` });
+      const pusher = createPusher({ send }, 'team/app');
+      let pushed = 0;
+      const pushing = image.children.map(async (child, at) => {
+        // Each a little later than the one before, so that the kill meets them at different places.
+        for (let wait = 0; wait < at; wait++) await send('GET', '/v2/');
+        const answer = await pusher.child(child, `life-${life}`);
+        if (answer.status !== 201) return;
+        pushed++;
+        answered.set(`life-${life}`, [...(answered.get(`life-${life}`) ?? []), child.manifest.digest]);
+      });
+      const all = Promise.allSettled(pushing);
+      await until(() => pushed > life % platforms.length, 'some of them');
+      server.child.kill('SIGKILL');
+      await all;
+      await server.exit;
+    }
+    const { send } = await serveFrom(t, store);
+    t.equal(await checkTags(t, send), 8);
+    for (const [tag, digests] of answered) {
+      const { body } = await send('GET', `/v2/team/app/manifests/${tag}`, undefined, { accept: containerdAccept });
+      for (const digest of digests) t.ok(body.includes(digest), `${tag} has what was answered 201`);
+    }
+  },
+);
 
 const pull = (mirror: TestMirror) => mirror.get('/p/linux-amd64/v2/team/app/manifests/1', { accept: containerdAccept });
 

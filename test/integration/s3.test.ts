@@ -66,7 +66,7 @@ void t.test('s3: what one replica pulled the next one has, without a download fr
   await until(async () => (await state()) === 'hit-disk');
 });
 
-void t.test('s3: a body that breaks off, and a store that hangs, cost a download and no wrong byte', async (t) => {
+void t.test('54. s3: a body that breaks off, and a store that hangs, cost a download and no wrong byte', async (t) => {
   const { registry, s3, mirror } = await prepare(t);
   await download((await mirror()).url + pathOf(digests.large));
   await until(async () => (await s3.keys()).length > 0);
@@ -81,7 +81,7 @@ void t.test('s3: a body that breaks off, and a store that hangs, cost a download
   }
 });
 
-void t.test('s3: a copy that was tampered with never looks whole, and the next try is right', async (t) => {
+void t.test('54. s3: a copy that was tampered with never looks whole, and the next try is right', async (t) => {
   const { s3, mirror } = await prepare(t);
   await download((await mirror()).url + pathOf(digests.large));
   await until(async () => (await s3.keys()).length > 0);

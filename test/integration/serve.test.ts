@@ -27,7 +27,7 @@ async function startDownload(t: Teardown, bytesPerSecond: number) {
   return { server, running };
 }
 
-void t.test('SIGTERM: what runs finishes, what is new is refused, and the exit is clean', async (t) => {
+void t.test('34. SIGTERM: what runs finishes, what is new is refused, and the exit is clean', async (t) => {
   const { server, running } = await startDownload(t, 8 * 1024 * 1024);
   server.child.kill('SIGTERM');
   await until(async () => (await download(`${server.url}/v2/`)).status === 0, 'the refusal');
@@ -36,7 +36,7 @@ void t.test('SIGTERM: what runs finishes, what is new is refused, and the exit i
   t.equal(await server.exit, 0);
 });
 
-void t.test('a second SIGTERM does not wait', async (t) => {
+void t.test('34. a second SIGTERM does not wait', async (t) => {
   const { server, running } = await startDownload(t, 1024);
   server.child.kill('SIGTERM');
   await until(() => server.output().includes('stopping'), 'the stop');
@@ -63,7 +63,7 @@ void t.test('an address in use: one sentence that says what to do, exit 1', asyn
   t.equal(err, `${address} is taken; choose another address with --listen or --admin.\n`);
 });
 
-void t.test('wrong use: exit 2, and every mistake of a configuration at once', async (t) => {
+void t.test('80. wrong use: exit 2, and every mistake of a configuration at once', async (t) => {
   t.equal(runNarrows(['serve', '--nonsense']).code, 2);
   t.equal(runNarrows(['nonsense']).code, 2);
   const file = join(await temporaryFolder(t), 'bad.yaml');

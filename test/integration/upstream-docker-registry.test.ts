@@ -86,7 +86,7 @@ void t.test(
   },
 );
 
-void t.test('docker-registry: podman gives an image the same id by the mirror as directly', async (t) => {
+void t.test('90. docker-registry: podman gives an image the same id by the mirror as directly', async (t) => {
   const registry = await registryOf(t);
   const podman = await requireProgram(t, 'podman');
   if (!registry || podman === undefined || !requireRoot(t)) return;

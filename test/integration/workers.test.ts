@@ -185,7 +185,7 @@ void t.test('workers: what two of them serve is what one would', { skip }, async
   });
 });
 
-void t.test('workers: kill -9', { skip }, async (t) => {
+void t.test('33. workers: kill -9', { skip }, async (t) => {
   const stage = await startWorkers(t);
   const { registry, store, server, pid, workers, lines } = stage;
   registry.blobBytesPerSecond = 50e6;
@@ -266,7 +266,7 @@ void t.test('workers: kill -9', { skip }, async (t) => {
   });
 });
 
-void t.test('workers: one that is silent while it leads is passed over', { skip }, async (t) => {
+void t.test('49. workers: one that is silent while it leads is passed over', { skip }, async (t) => {
   const stage = await startWorkers(t, { upstreamStall: '1s', stopGrace: '1s' });
   const { registry, store, server, workers } = stage;
   const blob = put(registry, 'silent', 8 * MiB);
@@ -289,7 +289,7 @@ void t.test('workers: one that is silent while it leads is passed over', { skip 
   await checkEnd(t, stage);
 });
 
-void t.test('workers: SIGTERM lets running answers finish, and takes nothing new', { skip }, async (t) => {
+void t.test('34. workers: SIGTERM lets running answers finish, and takes nothing new', { skip }, async (t) => {
   const stage = await startWorkers(t);
   const { registry, server } = stage;
   registry.blobBytesPerSecond = 50e6;

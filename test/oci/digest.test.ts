@@ -51,7 +51,7 @@ void t.test('parseDigest: sha256 and sha512 in canonical form are digests', (t) 
   t.end();
 });
 
-void t.test('parseDigest: anything else is DIGEST_INVALID, whatever file name it would make', (t) => {
+void t.test('25. parseDigest: anything else is DIGEST_INVALID, whatever file name it would make', (t) => {
   for (const [name, text] of Object.entries(wrong)) {
     t.notOk(isDigest(text), name);
     t.throws(() => parseDigest(text), { kind: 'digestInvalid', code: 'DIGEST_INVALID', status: 400 }, name);
@@ -82,7 +82,7 @@ void t.test('digestOf: gives the published digests of empty content', (t) => {
   t.end();
 });
 
-void t.test('matches: one flipped bit anywhere is seen, by both algorithms', (t) => {
+void t.test('26. matches: one flipped bit anywhere is seen, by both algorithms', (t) => {
   const bytes = noise('digest', 1000);
   for (const algorithm of ['sha256', 'sha512'] as const) {
     const digest = digestOf(bytes, algorithm);

@@ -20,7 +20,7 @@ void t.test('parseJson: reads what JSON.parse reads', (t) => {
   t.end();
 });
 
-void t.test('parseJson: what two readers could understand differently is refused', (t) => {
+void t.test('27. parseJson: what two readers could understand differently is refused', (t) => {
   const texts: Record<string, string> = {
     'a key twice': '{"a":1,"a":2}',
     'a key twice, once escaped': '{"a":1,"\\u0061":2}',
@@ -67,7 +67,7 @@ void t.test('parseJson: bytes that are no UTF-8 are refused, with the reason', (
   t.end();
 });
 
-void t.test('parseJson: nests 64 levels and no more, whatever it is nested in', (t) => {
+void t.test('72. parseJson: nests 64 levels and no more, whatever it is nested in', (t) => {
   t.ok(parse('['.repeat(64) + ']'.repeat(64)));
   t.ok(parse(`${'{"a":'.repeat(63)}{}${'}'.repeat(63)}`));
   t.throws(() => parse('['.repeat(65) + ']'.repeat(65)), SyntaxError);
@@ -90,7 +90,7 @@ void t.test('parseJson: a number that a double cannot hold is written again as i
   t.end();
 });
 
-void t.test('parseJson: __proto__ is a key like any other', (t) => {
+void t.test('27. parseJson: __proto__ is a key like any other', (t) => {
   const text = '{"__proto__":{"os":"linux"},"constructor":1}';
   const value = asObject(parse(text))!;
   t.same(Object.keys(value), ['__proto__', 'constructor']);

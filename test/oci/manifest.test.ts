@@ -147,7 +147,7 @@ void t.test('parseDocument: what is not understood is opaque, and keeps its type
   t.end();
 });
 
-void t.test('parseDocument: what two readers could take for two things is refused', (t) => {
+void t.test('27. parseDocument: what two readers could take for two things is refused', (t) => {
   const cases: Record<string, [value: unknown, contentType: string]> = {
     'an index with layers': [{ mediaType: ociIndex, manifests: [child], layers: [layer] }, ociIndex],
     'an index with a config': [{ mediaType: ociIndex, manifests: [child], config }, ociIndex],
@@ -178,7 +178,7 @@ void t.test('parseDocument: what two readers could take for two things is refuse
   t.end();
 });
 
-void t.test('parseDocument: names that every JavaScript object has are texts like others', (t) => {
+void t.test('73. parseDocument: names that every JavaScript object has are texts like others', (t) => {
   for (const name of ['__proto__', 'constructor', 'toString']) {
     for (const platform of [
       { os: 'linux', architecture: name },

@@ -4,7 +4,7 @@ import { download, until } from '../fixtures/downloads.ts';
 import { blobOf } from '../fixtures/registry.ts';
 import { blob, bytes, path, stage } from '../fixtures/stage.ts';
 
-void t.test('a range of a cold blob: the whole is fetched once and kept', async (t) => {
+void t.test('41. a range of a cold blob: the whole is fetched once and kept', async (t) => {
   const { upstream, url, mirror } = await stage(t);
   const part = await download(url, { headers: { range: 'bytes=100-199' } });
   t.match(part, { status: 206, isComplete: true });
@@ -39,7 +39,7 @@ void t.test('an unknown blob: 404 BLOB_UNKNOWN for everyone who waits', async (t
   t.equal(all[0]!.json<{ errors: { code: string }[] }>().errors[0]!.code, 'BLOB_UNKNOWN');
 });
 
-void t.test('bytes are shared, that a repository holds them is not', async (t) => {
+void t.test('60. bytes are shared, that a repository holds them is not', async (t) => {
   const { upstream, mirror } = await stage(t);
   await mirror.get(path);
   await until(async () => (await mirror.head(path)).headers['narrows-cache'] === 'hit-disk', 'the blob on the disk');

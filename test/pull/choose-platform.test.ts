@@ -1,4 +1,6 @@
 import t from 'tap';
+import { anonymous } from '../../src/access/identity.ts';
+import type { Identity } from '../../src/access/identity.ts';
 import { formatPlatformSet, parsePlatform } from '../../src/oci/platform.ts';
 import type { PlatformSet } from '../../src/oci/platform.ts';
 import { addressRule, choosePlatforms } from '../../src/pull/choose-platform.ts';
@@ -12,6 +14,11 @@ const rules: PlatformRules = {
     ['arm64.mirror.example', set('linux/arm64')],
     ['all.mirror.example', 'any'],
   ]),
+  users: [
+    { name: 'ci:*', set: set('linux/ppc64le') },
+    { name: 'edges', set: set('linux/mips64le') },
+    { name: 'ci:7', set: 'any' },
+  ],
   addresses: [
     addressRule('10.0.0.0/8', set('linux/amd64')),
     addressRule('10.1.0.0/16', set('linux/arm64')),
@@ -23,8 +30,8 @@ const rules: PlatformRules = {
 };
 
 /** As the answer tells it; undefined where nobody knows. */
-const chosen = (caller: Caller, using = rules) => {
-  const found = choosePlatforms(caller, using);
+const chosen = (caller: Caller, using = rules, by: Identity = anonymous) => {
+  const found = choosePlatforms(caller, using, by);
   return found && `${formatPlatformSet(found.set)}; via=${found.via}`;
 };
 
@@ -157,5 +164,16 @@ void t.test('choosePlatforms: a user agent tells the system of the daemon, where
     t.equal(chosen({ userAgent }), expected && `${expected}; via=user-agent`, userAgent);
     t.equal(chosen({ userAgent }, { ...rules, trustUserAgent: false }), undefined, `not trusted: ${userAgent}`);
   }
+  t.end();
+});
+
+void t.test('choosePlatforms: a user, or a group, after what the request says and before where it comes from', (t) => {
+  const address = '10.1.0.1';
+  const ci = { user: 'ci:7', groups: [] };
+  t.equal(chosen({ address }, rules, ci), 'linux/ppc64le; via=user', 'the first that fits');
+  t.equal(chosen({ address }, rules, { user: 'x', groups: ['edges'] }), 'linux/mips64le; via=user');
+  t.equal(chosen({ address, header: 'linux/amd64' }, rules, ci), 'linux/amd64; via=header');
+  t.equal(chosen({ address }, rules, { user: 'x', groups: [] }), 'linux/arm64; via=address');
+  t.equal(chosen({ address }), 'linux/arm64; via=address');
   t.end();
 });

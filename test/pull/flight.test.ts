@@ -6,7 +6,7 @@ import { content, descriptor } from '../fixtures/images.ts';
 import { blobOf, pour } from '../fixtures/registry.ts';
 import { blob, bytes, path, stage } from '../fixtures/stage.ts';
 
-void t.test('many clients of one cold blob: one request upstream, right bytes for all', async (t) => {
+void t.test('11. many clients of one cold blob: one request upstream, right bytes for all', async (t) => {
   const { upstream, url } = await stage(t);
   const heads = Array.from({ length: 60 }, () => Promise.withResolvers<void>());
   upstream.script = async (seen, response) => {
@@ -25,7 +25,7 @@ void t.test('many clients of one cold blob: one request upstream, right bytes fo
   t.equal(all.filter(({ headers }) => headers['narrows-cache'] === 'joined').length, 59);
 });
 
-void t.test('joining late and in any place: every range is right, and one request upstream', async (t) => {
+void t.test('11. joining late and in any place: every range is right, and one request upstream', async (t) => {
   const { upstream, url } = await stage(t);
   upstream.blobBytesPerSecond = 6 * 1024 * 1024;
   const first = download(url);
@@ -50,7 +50,7 @@ void t.test('joining late and in any place: every range is right, and one reques
   t.equal(upstream.count('GET blobs'), 1);
 });
 
-void t.test('the head goes out before the body is here', async (t) => {
+void t.test('12. the head goes out before the body is here', async (t) => {
   const { upstream, url } = await stage(t);
   const gate = Promise.withResolvers<void>();
   upstream.script = async (seen, response) => {
@@ -69,7 +69,7 @@ void t.test('the head goes out before the body is here', async (t) => {
   t.ok((await whole).body.equals(bytes));
 });
 
-void t.test('all clients leave: the download goes on and is kept', async (t) => {
+void t.test('13. all clients leave: the download goes on and is kept', async (t) => {
   const { upstream, url, mirror } = await stage(t);
   upstream.blobBytesPerSecond = 10 * 1024 * 1024;
   const left = await Promise.all([1, 2, 3].map(() => download(url, { leaveAfter: 100_000 })));
@@ -79,7 +79,7 @@ void t.test('all clients leave: the download goes on and is kept', async (t) => 
   t.equal(upstream.count('GET blobs'), 1);
 });
 
-void t.test('all clients leave and too much is missing: the download is given up and leaves nothing', async (t) => {
+void t.test('13. all clients leave and too much is missing: the download is given up and leaves nothing', async (t) => {
   const { upstream, url, mirror } = await stage(t, { limits: { unreadDownload: '64KiB' } });
   upstream.blobBytesPerSecond = 2 * 1024 * 1024;
   await download(url, { leaveAfter: 50_000 });
@@ -88,7 +88,7 @@ void t.test('all clients leave and too much is missing: the download is given up
 });
 
 void t.test(
-  'a flipped byte: no client sees a whole body, nothing is kept, the good copy comes next time',
+  '8. a flipped byte: no client sees a whole body, nothing is kept, the good copy comes next time',
   async (t) => {
     for (const place of [0, 1_500_000, bytes.length - 1]) {
       for (const clients of [1, 20]) {
@@ -122,7 +122,7 @@ void t.test(
   },
 );
 
-void t.test('a cut at any byte: the client notices nothing when the upstream comes back', async (t) => {
+void t.test('9. a cut at any byte: the client notices nothing when the upstream comes back', async (t) => {
   const small = blobOf(bytes.subarray(0, 200_000));
   const places = [0, 1, 2, 1000, 65_535, 65_536, 65_537, 131_072, 199_998, 199_999];
   for (const place of places) {
@@ -144,32 +144,35 @@ void t.test('a cut at any byte: the client notices nothing when the upstream com
   }
 });
 
-void t.test('a cut at every stretch, taken up by an upstream that knows Range and by one that does not', async (t) => {
-  for (const knowsRange of [true, false]) {
-    const { upstream, url } = await stage(t);
-    let sent = 0;
-    upstream.script = async (seen, response) => {
-      if (seen.method !== 'GET') return false;
-      const asked = Number(/^bytes=(\d+)-$/.exec(seen.headers.range ?? '')?.[1] ?? 0);
-      const from = knowsRange ? asked : 0;
-      response.writeHead(from > 0 ? 206 : 200, {
-        'content-length': bytes.length - from,
-        ...(from > 0 && { 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` }),
-      });
-      const end = Math.max(asked + 700_000, from);
-      await pour(bytes.subarray(from, end), response, Infinity);
-      sent++;
-      if (end >= bytes.length) response.end();
-      else setImmediate(() => response.destroy());
-      return true;
-    };
-    const got = await download(url);
-    t.ok(got.isComplete && got.body.equals(bytes), knowsRange ? 'with Range' : 'without');
-    t.ok(sent >= 5);
-  }
-});
+void t.test(
+  '9. a cut at every stretch, taken up by an upstream that knows Range and by one that does not',
+  async (t) => {
+    for (const knowsRange of [true, false]) {
+      const { upstream, url } = await stage(t);
+      let sent = 0;
+      upstream.script = async (seen, response) => {
+        if (seen.method !== 'GET') return false;
+        const asked = Number(/^bytes=(\d+)-$/.exec(seen.headers.range ?? '')?.[1] ?? 0);
+        const from = knowsRange ? asked : 0;
+        response.writeHead(from > 0 ? 206 : 200, {
+          'content-length': bytes.length - from,
+          ...(from > 0 && { 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` }),
+        });
+        const end = Math.max(asked + 700_000, from);
+        await pour(bytes.subarray(from, end), response, Infinity);
+        sent++;
+        if (end >= bytes.length) response.end();
+        else setImmediate(() => response.destroy());
+        return true;
+      };
+      const got = await download(url);
+      t.ok(got.isComplete && got.body.equals(bytes), knowsRange ? 'with Range' : 'without');
+      t.ok(sent >= 5);
+    }
+  },
+);
 
-void t.test('a cut and no way back: a broken body that is a prefix of the truth, and nothing kept', async (t) => {
+void t.test('9. a cut and no way back: a broken body that is a prefix of the truth, and nothing kept', async (t) => {
   const { upstream, url, mirror } = await stage(t, { limits: { downloadResumes: 2 } });
   let isCut = false;
   upstream.script = async (seen, response) => {
@@ -192,7 +195,7 @@ void t.test('a cut and no way back: a broken body that is a prefix of the truth,
   t.same((await filesOf(mirror.store)).blobs, []);
 });
 
-void t.test('an upstream that announces another length than it sends: never a whole body', async (t) => {
+void t.test('9. an upstream that announces another length than it sends: never a whole body', async (t) => {
   for (const announced of [bytes.length - 1000, bytes.length + 1000]) {
     const { upstream, url, mirror } = await stage(t, { limits: { downloadResumes: 1 } });
     upstream.script = (seen, response) => {
@@ -252,7 +255,7 @@ void t.test(
   },
 );
 
-void t.test('a client that leaves before the head: the download goes on, and the next one joins it', async (t) => {
+void t.test('13. a client that leaves before the head: the download goes on, and the next one joins it', async (t) => {
   const { upstream, url } = await stage(t);
   const gate = Promise.withResolvers<void>();
   upstream.script = async (seen) => {
@@ -269,7 +272,7 @@ void t.test('a client that leaves before the head: the download goes on, and the
   t.equal(upstream.count('GET blobs'), 1);
 });
 
-void t.test('an empty body for a digest that is not empty: never a whole answer', async (t) => {
+void t.test('88. an empty body for a digest that is not empty: never a whole answer', async (t) => {
   const { upstream, url, mirror } = await stage(t);
   upstream.script = (seen, response) => {
     if (seen.method !== 'GET') return false;
@@ -282,7 +285,7 @@ void t.test('an empty body for a digest that is not empty: never a whole answer'
   t.same((await filesOf(mirror.store)).blobs, []);
 });
 
-void t.test('without a tier: a reader of a part does not stop the others', async (t) => {
+void t.test('14. without a tier: a reader of a part does not stop the others', async (t) => {
   const flight = tierlessFlight();
   const [part, whole] = await Promise.all([flight.open('first'), flight.open('joined')]);
   t.ok((await part.read(0, 100)).equals(bytes.subarray(0, 100)));

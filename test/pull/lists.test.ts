@@ -56,7 +56,7 @@ void t.test('tags of an unknown repository: 404 NAME_UNKNOWN', async (t) => {
   t.match(answer.json(), { errors: [{ code: 'NAME_UNKNOWN' }] });
 });
 
-void t.test('referrers: of the original, by its digest and by the narrowed one’s', async (t) => {
+void t.test('74. referrers: of the original, by its digest and by the narrowed one’s', async (t) => {
   const { upstream, mirror } = await stage(t);
   const [signature, sbom] = [referrer('application/vnd.example.signature'), referrer('application/vnd.example.sbom')];
   for (const one of [signature, sbom]) upstream.put('library/hello', one);
@@ -116,7 +116,7 @@ void t.test('referrers while the upstream is down: trouble, not an empty list', 
 });
 
 void t.test(
-  'tags that name a digest are never narrowed, and lead from the narrowed digest to the original’s',
+  '75. tags that name a digest are never narrowed, and lead from the narrowed digest to the original’s',
   async (t) => {
     const { upstream, mirror } = await stage(t);
     const narrowed = await mirror.head(`/p/linux-amd64_linux-arm64${base}/manifests/1`, { accept });

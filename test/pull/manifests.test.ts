@@ -24,7 +24,7 @@ function padded(bytes: number) {
   return content({ ...empty, annotations: { padding: 'x'.repeat(bytes - frame) } }, mediaTypes.ociIndex);
 }
 
-void t.test('manifests up to the limit are served, larger ones refused, by tag and by digest', async (t) => {
+void t.test('28. manifests up to the limit are served, larger ones refused, by tag and by digest', async (t) => {
   const { upstream, mirror, get } = await stage(t);
   const large = padded(4 * 1024 * 1024);
   const tooLarge = padded(5 * 1024 * 1024);
@@ -40,7 +40,7 @@ void t.test('manifests up to the limit are served, larger ones refused, by tag a
   t.notOk((await filesOf(mirror.store)).blobs.some((name) => name.includes(tooLarge.digest.slice(7))));
 });
 
-void t.test('wrong bytes for a digest: 502, nothing kept, the good ones come next time', async (t) => {
+void t.test('8. wrong bytes for a digest: 502, nothing kept, the good ones come next time', async (t) => {
   const { upstream, mirror, get } = await stage(t);
   upstream.script = (seen, response) => {
     if (seen.method !== 'GET') return false;
@@ -56,7 +56,7 @@ void t.test('wrong bytes for a digest: 502, nothing kept, the good ones come nex
   t.same((await get('1')).body, image.index.bytes);
 });
 
-void t.test('a document that is two things at once: refused by tag, passed on untouched by digest', async (t) => {
+void t.test('27. a document that is two things at once: refused by tag, passed on untouched by digest', async (t) => {
   const { upstream, get } = await stage(t);
   const both = content(
     {
@@ -109,7 +109,7 @@ void t.test('an unknown digest: 404 MANIFEST_UNKNOWN', async (t) => {
   t.match(unknown.json(), { errors: [{ code: 'MANIFEST_UNKNOWN' }] });
 });
 
-void t.test('a layer is no manifest, and a manifest no layer: each is asked for where it belongs', async (t) => {
+void t.test('88. a layer is no manifest, and a manifest no layer: each is asked for where it belongs', async (t) => {
   const { upstream, mirror, get } = await stage(t);
   const layer = child.layers[0]!;
   await get(child.manifest.digest);

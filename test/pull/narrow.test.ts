@@ -47,7 +47,7 @@ void t.test('narrowIndex: keeps the chosen children and everything else, in the 
   t.end();
 });
 
-void t.test('narrowIndex: the digest is that of the bytes', (t) => {
+void t.test('21. narrowIndex: the digest is that of the bytes', (t) => {
   for (const keep of choices.filter((_, at) => at % 17 === 0)) {
     const { bytes, digest } = narrowIndex(original, keep);
     t.equal(digest, digestOf(bytes));
@@ -55,7 +55,7 @@ void t.test('narrowIndex: the digest is that of the bytes', (t) => {
   t.end();
 });
 
-void t.test('narrowIndex: the same choice gives the same bytes, in whatever order it is told', (t) => {
+void t.test('21. narrowIndex: the same choice gives the same bytes, in whatever order it is told', (t) => {
   for (const keep of choices) {
     const again = read(Buffer.from(image.index.bytes));
     const digests = new Set(keep.map(({ digest }) => digest));
@@ -84,7 +84,7 @@ void t.test('narrowIndex: narrowing what is narrowed changes nothing', (t) => {
   t.end();
 });
 
-void t.test('narrowIndex: a child of another index is not taken in', (t) => {
+void t.test('29. narrowIndex: a child of another index is not taken in', (t) => {
   const stranger = read(buildImage({ platforms: ['linux/amd64'], seed: 'other' }).index.bytes).manifests[0]!;
   const [first] = original.manifests as [Descriptor];
   t.same(read(narrowIndex(original, [stranger, first]).bytes).manifests, [first]);

@@ -221,7 +221,7 @@ function watchSockets(t: Teardown): number[] {
   return ports;
 }
 
-void t.test('offline: no socket is ever opened, whatever is asked for', async (t) => {
+void t.test('77. offline: no socket is ever opened, whatever is asked for', async (t) => {
   const ports = watchSockets(t);
   const { mirror } = await stage(t);
   t.ok(ports.length > 0, 'the mirror that filled the store opened some');

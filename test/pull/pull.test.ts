@@ -21,57 +21,60 @@ async function stage(t: Teardown) {
   return { hub, lab, mirror };
 }
 
-void t.test('bad input: the specification’s code, one sentence, nothing asked upstream, nothing stored', async (t) => {
-  const { hub, lab, mirror } = await stage(t);
-  const hex = 'a'.repeat(64);
-  const cases: [path: string, status: number, code: string][] = [
-    ['/v2/Library/hello/manifests/1', 400, 'NAME_INVALID'],
-    ['/v2/library//hello/manifests/1', 400, 'NAME_INVALID'],
-    ['/v2/library/../hello/manifests/1', 400, 'NAME_INVALID'],
-    ['/v2/library%2Fhello/manifests/1', 400, 'NAME_INVALID'],
-    ['/v2/library/%2e%2e/hello/manifests/1', 400, 'NAME_INVALID'],
-    [`/v2/${'a/'.repeat(200)}b/manifests/1`, 400, 'NAME_INVALID'],
-    [`/v2/x/manifests/${'1'.repeat(5000)}`, 400, 'NAME_INVALID'],
-    ['/v2/library/hello/manifests/.hidden', 404, 'MANIFEST_UNKNOWN'],
-    [`/v2/library/hello/manifests/${'1'.repeat(129)}`, 404, 'MANIFEST_UNKNOWN'],
-    [`/v2/library/hello/manifests/sha256:${hex}a`, 400, 'DIGEST_INVALID'],
-    [`/v2/library/hello/manifests/sha256:${hex.toUpperCase()}`, 400, 'DIGEST_INVALID'],
-    ['/v2/library/hello/manifests/sha256:..', 400, 'DIGEST_INVALID'],
-    [`/v2/library/hello/blobs/md5:${'a'.repeat(32)}`, 400, 'DIGEST_INVALID'],
-    [`/v2/library/hello/blobs/${hex}`, 400, 'DIGEST_INVALID'],
-    [`/v2/library/hello/referrers/sha512:${hex}`, 400, 'DIGEST_INVALID'],
-    ['/v2/library/hello/tags/list?n=-1', 400, 'UNSUPPORTED'],
-    ['/v2/library/hello/tags/list?n=abc', 400, 'UNSUPPORTED'],
-    ['/v2/_catalog?n=1e9', 400, 'UNSUPPORTED'],
-    ['/v2/library/hello/manifests/1?ns=a&ns=b', 400, 'NAME_INVALID'],
-    ['/v2/library/hello/manifests/1?ns=evil.example', 404, 'NAME_UNKNOWN'],
-    ['/v2/library/hello/manifests/1?ns=127.0.0.1', 404, 'NAME_UNKNOWN'],
-    ['/v2/library/hello/manifests/1?ns=user@docker.io', 404, 'NAME_UNKNOWN'],
-    ['/v2/evil.example/library/hello/manifests/1', 404, 'NAME_UNKNOWN'],
-    ['/p/linux_arm64/v2/library/hello/manifests/1', 404, 'NAME_UNKNOWN'],
-    ['/v2/p/linux/docker.io/library/hello/manifests/1', 404, 'NAME_UNKNOWN'],
-    ['/', 404, 'NAME_UNKNOWN'],
-    ['/v1/_ping', 404, 'NAME_UNKNOWN'],
-    ['/v2/library/hello', 404, 'NAME_UNKNOWN'],
-    ['/v2/library/hello/manifests/', 404, 'NAME_UNKNOWN'],
-    ['/v2/manifests/1', 404, 'NAME_UNKNOWN'],
-  ];
-  for (const [path, status, code] of cases) {
-    const answer = await mirror.get(path, { accept });
-    const [error] = answer.json<{ errors: { code: string; message: string }[] }>().errors;
-    t.equal(answer.status, status, path.slice(0, 80));
-    t.match(answer.headers, { 'content-type': 'application/json' });
-    t.equal(error!.code, code, path.slice(0, 80));
-    t.match(error!.message, /^[^\n]{15,400}\.$/);
-    t.equal((await mirror.head(path, { accept })).status, status);
-  }
-  const header = await mirror.get('/v2/library/hello/manifests/1', { accept, 'narrows-platform': 'arm64 please' });
-  t.match(header, { status: 400 });
-  t.equal(hub.seen.length + lab.seen.length, 0);
-  t.same(await filesOf(mirror.store), { blobs: [], unfinished: [] });
-});
+void t.test(
+  '25. bad input: the specification’s code, one sentence, nothing asked upstream, nothing stored',
+  async (t) => {
+    const { hub, lab, mirror } = await stage(t);
+    const hex = 'a'.repeat(64);
+    const cases: [path: string, status: number, code: string][] = [
+      ['/v2/Library/hello/manifests/1', 400, 'NAME_INVALID'],
+      ['/v2/library//hello/manifests/1', 400, 'NAME_INVALID'],
+      ['/v2/library/../hello/manifests/1', 400, 'NAME_INVALID'],
+      ['/v2/library%2Fhello/manifests/1', 400, 'NAME_INVALID'],
+      ['/v2/library/%2e%2e/hello/manifests/1', 400, 'NAME_INVALID'],
+      [`/v2/${'a/'.repeat(200)}b/manifests/1`, 400, 'NAME_INVALID'],
+      [`/v2/x/manifests/${'1'.repeat(5000)}`, 400, 'NAME_INVALID'],
+      ['/v2/library/hello/manifests/.hidden', 404, 'MANIFEST_UNKNOWN'],
+      [`/v2/library/hello/manifests/${'1'.repeat(129)}`, 404, 'MANIFEST_UNKNOWN'],
+      [`/v2/library/hello/manifests/sha256:${hex}a`, 400, 'DIGEST_INVALID'],
+      [`/v2/library/hello/manifests/sha256:${hex.toUpperCase()}`, 400, 'DIGEST_INVALID'],
+      ['/v2/library/hello/manifests/sha256:..', 400, 'DIGEST_INVALID'],
+      [`/v2/library/hello/blobs/md5:${'a'.repeat(32)}`, 400, 'DIGEST_INVALID'],
+      [`/v2/library/hello/blobs/${hex}`, 400, 'DIGEST_INVALID'],
+      [`/v2/library/hello/referrers/sha512:${hex}`, 400, 'DIGEST_INVALID'],
+      ['/v2/library/hello/tags/list?n=-1', 400, 'UNSUPPORTED'],
+      ['/v2/library/hello/tags/list?n=abc', 400, 'UNSUPPORTED'],
+      ['/v2/_catalog?n=1e9', 400, 'UNSUPPORTED'],
+      ['/v2/library/hello/manifests/1?ns=a&ns=b', 400, 'NAME_INVALID'],
+      ['/v2/library/hello/manifests/1?ns=evil.example', 404, 'NAME_UNKNOWN'],
+      ['/v2/library/hello/manifests/1?ns=127.0.0.1', 404, 'NAME_UNKNOWN'],
+      ['/v2/library/hello/manifests/1?ns=user@docker.io', 404, 'NAME_UNKNOWN'],
+      ['/v2/evil.example/library/hello/manifests/1', 404, 'NAME_UNKNOWN'],
+      ['/p/linux_arm64/v2/library/hello/manifests/1', 404, 'NAME_UNKNOWN'],
+      ['/v2/p/linux/docker.io/library/hello/manifests/1', 404, 'NAME_UNKNOWN'],
+      ['/', 404, 'NAME_UNKNOWN'],
+      ['/v1/_ping', 404, 'NAME_UNKNOWN'],
+      ['/v2/library/hello', 404, 'NAME_UNKNOWN'],
+      ['/v2/library/hello/manifests/', 404, 'NAME_UNKNOWN'],
+      ['/v2/manifests/1', 404, 'NAME_UNKNOWN'],
+    ];
+    for (const [path, status, code] of cases) {
+      const answer = await mirror.get(path, { accept });
+      const [error] = answer.json<{ errors: { code: string; message: string }[] }>().errors;
+      t.equal(answer.status, status, path.slice(0, 80));
+      t.match(answer.headers, { 'content-type': 'application/json' });
+      t.equal(error!.code, code, path.slice(0, 80));
+      t.match(error!.message, /^[^\n]{15,400}\.$/);
+      t.equal((await mirror.head(path, { accept })).status, status);
+    }
+    const header = await mirror.get('/v2/library/hello/manifests/1', { accept, 'narrows-platform': 'arm64 please' });
+    t.match(header, { status: 400 });
+    t.equal(hub.seen.length + lab.seen.length, 0);
+    t.same(await filesOf(mirror.store), { blobs: [], unfinished: [] });
+  },
+);
 
-void t.test('a method that writes: 405 with what is possible', async (t) => {
+void t.test('65. a method that writes: 405 with what is possible', async (t) => {
   const { mirror } = await stage(t);
   const paths = [
     '/v2/library/hello/manifests/1',
@@ -89,7 +92,7 @@ void t.test('a method that writes: 405 with what is possible', async (t) => {
   }
 });
 
-void t.test('what is not HTTP: 400 and a closed connection', async (t) => {
+void t.test('37. what is not HTTP: 400 and a closed connection', async (t) => {
   const { mirror } = await stage(t);
   const raw = (text: string) =>
     new Promise<string>((resolve, reject) => {
@@ -108,7 +111,7 @@ void t.test('what is not HTTP: 400 and a closed connection', async (t) => {
   }
 });
 
-void t.test('where a reference leads: first component, ns, default', async (t) => {
+void t.test('61, 62. where a reference leads: first component, ns, default', async (t) => {
   const { hub, lab, mirror } = await stage(t);
   const cases: [path: string, upstream: typeof hub, namespace: string | undefined][] = [
     ['/v2/lab.example/team/hello/manifests/1', lab, undefined],
@@ -144,7 +147,7 @@ void t.test('the ping: 200 at both places of a set, without asking anyone', asyn
   t.equal(hub.seen.length, 0);
 });
 
-void t.test('HEAD and GET agree in every header', async (t) => {
+void t.test('22. HEAD and GET agree in every header', async (t) => {
   const { mirror } = await stage(t);
   const base = '/v2/docker.io/library/hello';
   const layer = image.children[0]!.layers[0]!.digest;
@@ -177,7 +180,7 @@ void t.test('the health of the mirror is told apart from the clients’ listener
   t.equal((await mirror.get('/healthz')).status, 404);
 });
 
-void t.test('sha512: served, verified and refused like sha256', async (t) => {
+void t.test('26. sha512: served, verified and refused like sha256', async (t) => {
   const { hub, mirror } = await stage(t);
   const bytes = Buffer.from('some bytes');
   const digest = digestOf(bytes, 'sha512');

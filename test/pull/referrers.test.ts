@@ -211,7 +211,7 @@ void t.test('all: of more than a thousand the first thousand, and no page more t
   t.same([found.length, found[0], found.at(-1), asked.length], [1000, '0', '999', 3]);
 });
 
-void t.test('all: pages without an end come to one', async (t) => {
+void t.test('71. all: pages without an end come to one', async (t) => {
   for (const each of [0, 1]) {
     const { asked, all } = await prepare(t, () => listOf(0, each, 'again'));
     t.equal((await all()).length, 100 * each);
@@ -220,7 +220,7 @@ void t.test('all: pages without an end come to one', async (t) => {
 });
 
 void t.test(
-  'all: believed as long as was said, then asked again; a clock that went back is not fresh for ever',
+  '81. all: believed as long as was said, then asked again; a clock that went back is not fresh for ever',
   async (t) => {
     let count = 1;
     const { clock, asked, all } = await prepare(t, () => listOf(0, count));

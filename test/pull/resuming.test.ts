@@ -19,7 +19,7 @@ function attempts(steps: readonly number[], failure: () => Error = () => new Err
   return { attempt, made: () => made, resumable: { limits, signal, received: () => received, isPromised: () => true } };
 }
 
-void t.test('a cut download is taken up again until it is whole', async (t) => {
+void t.test('9, 10. a cut download is taken up again until it is whole', async (t) => {
   const { attempt, made, resumable } = attempts([100_000, 100_000, 100_000, 100_000, 100_000, 100_000]);
   await resuming(attempt, resumable);
   t.equal(made(), 7);

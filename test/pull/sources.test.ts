@@ -159,7 +159,7 @@ void t.test('sources: other content in a copy breaks the body, and the copy goes
   t.equal(registry.count('GET blobs'), 2);
 });
 
-void t.test('sources: other content of the upstream goes to nobody', { skip }, async (t) => {
+void t.test('8. sources: other content of the upstream goes to nobody', { skip }, async (t) => {
   const { registry, start, isWhole } = await prepare(t);
   const [a, b] = [await start(), await start()];
   const goOn = Promise.withResolvers<void>();
@@ -205,24 +205,28 @@ void t.test('sources: what is missing of a leader’s copy comes from the upstre
   t.equal(registry.count('GET blobs'), 2);
 });
 
-void t.test('sources: Redis goes while a follower waits for a head, and the upstream is asked', { skip }, async (t) => {
-  const { registry, redis, start } = await prepare(t);
-  const [a, b] = [await start(), await start()];
-  const silence = Promise.withResolvers<void>();
-  let asked = 0;
-  registry.script = async ({ method }) => {
-    if (method === 'GET' && asked++ === 0) await silence.promise;
-    return false;
-  };
-  const leading = hashDownload(a.url + path);
-  await until(() => asked === 1, 'the leader’s question');
-  const following = hashDownload(b.url + path);
-  await until(() => /_flights_|cmdstat_evalsha:calls=[2-9]/.test(redis.cli('INFO', 'commandstats')), 'the follower');
-  await redis.kill();
-  t.ok(isRight(await following));
-  silence.resolve();
-  t.ok(isRight(await leading));
-});
+void t.test(
+  '18. sources: Redis goes while a follower waits for a head, and the upstream is asked',
+  { skip },
+  async (t) => {
+    const { registry, redis, start } = await prepare(t);
+    const [a, b] = [await start(), await start()];
+    const silence = Promise.withResolvers<void>();
+    let asked = 0;
+    registry.script = async ({ method }) => {
+      if (method === 'GET' && asked++ === 0) await silence.promise;
+      return false;
+    };
+    const leading = hashDownload(a.url + path);
+    await until(() => asked === 1, 'the leader’s question');
+    const following = hashDownload(b.url + path);
+    await until(() => /_flights_|cmdstat_evalsha:calls=[2-9]/.test(redis.cli('INFO', 'commandstats')), 'the follower');
+    await redis.kill();
+    t.ok(isRight(await following));
+    silence.resolve();
+    t.ok(isRight(await leading));
+  },
+);
 
 void t.test('sources: a leader whose repository has no such blob stands in nobody’s way', { skip }, async (t) => {
   const { registry, start } = await prepare(t);
@@ -263,7 +267,7 @@ void t.test('sources: who follows can stop while the leader is silent', { skip }
   t.ok(isRight(await leading));
 });
 
-void t.test('sources: a leader that stops is followed by another at once', { skip }, async (t) => {
+void t.test('48. sources: a leader that stops is followed by another at once', { skip }, async (t) => {
   const { registry, start } = await prepare(t);
   const [a, b] = [await start({ lease: '60s' }), await start({ lease: '60s' })];
   const goOn = holdBack(registry, 2 * MiB);

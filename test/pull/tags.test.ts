@@ -37,7 +37,7 @@ void t.test('a tag is believed while fresh, then asked for by HEAD, and fetched 
   t.equal(upstream.count('GET manifests'), 2);
 });
 
-void t.test('many clients at once: one HEAD and one GET upstream', async (t) => {
+void t.test('46. many clients at once: one HEAD and one GET upstream', async (t) => {
   const { upstream, mirror } = await stage(t);
   const all = await Promise.all(Array.from({ length: 100 }, () => mirror.get(path, { accept })));
   t.ok(all.every(({ status, body }) => status === 200 && body.equals(image.index.bytes)));
@@ -45,36 +45,39 @@ void t.test('many clients at once: one HEAD and one GET upstream', async (t) => 
   t.equal(upstream.count('GET manifests'), 1);
 });
 
-void t.test('an upstream in trouble: the last known answer, marked stale, and left alone for a while', async (t) => {
-  for (const [trouble, status] of [
-    ['500', 500],
-    ['503', 503],
-    ['429', 429],
-    ['down', 0],
-  ] as const) {
-    const { clock, upstream, mirror, ask } = await stage(t);
-    await ask();
-    clock.ms += 61_000;
-    upstream.forget();
-    upstream.script = (_seen, response) => {
-      if (status === 0) response.destroy();
-      else refuse(response, status, 'TOOMANYREQUESTS', { 'retry-after': '1' });
-      return true;
-    };
-    t.match(await ask(), { 'narrows-cache': 'stale', 'docker-content-digest': image.index.digest }, trouble);
-    const asked = upstream.seen.length;
-    t.match(await ask(), { 'narrows-cache': 'stale' });
-    t.equal(upstream.seen.length, asked, `${trouble}: not asked again at once`);
-    clock.ms += 6000;
-    upstream.script = undefined;
-    t.match(await ask(), { 'narrows-cache': 'stale' }, 'asked behind the answer: nobody waits for silence again');
-    await until(async () => (await ask())['narrows-cache'] === 'hit-memory', `the end of the trouble: ${trouble}`);
-    await mirror.stop();
-  }
-});
+void t.test(
+  '30. an upstream in trouble: the last known answer, marked stale, and left alone for a while',
+  async (t) => {
+    for (const [trouble, status] of [
+      ['500', 500],
+      ['503', 503],
+      ['429', 429],
+      ['down', 0],
+    ] as const) {
+      const { clock, upstream, mirror, ask } = await stage(t);
+      await ask();
+      clock.ms += 61_000;
+      upstream.forget();
+      upstream.script = (_seen, response) => {
+        if (status === 0) response.destroy();
+        else refuse(response, status, 'TOOMANYREQUESTS', { 'retry-after': '1' });
+        return true;
+      };
+      t.match(await ask(), { 'narrows-cache': 'stale', 'docker-content-digest': image.index.digest }, trouble);
+      const asked = upstream.seen.length;
+      t.match(await ask(), { 'narrows-cache': 'stale' });
+      t.equal(upstream.seen.length, asked, `${trouble}: not asked again at once`);
+      clock.ms += 6000;
+      upstream.script = undefined;
+      t.match(await ask(), { 'narrows-cache': 'stale' }, 'asked behind the answer: nobody waits for silence again');
+      await until(async () => (await ask())['narrows-cache'] === 'hit-memory', `the end of the trouble: ${trouble}`);
+      await mirror.stop();
+    }
+  },
+);
 
 void t.test(
-  'trouble before anything is known: 5xx or 429 with Retry-After, never 404, and not remembered',
+  '30. trouble before anything is known: 5xx or 429 with Retry-After, never 404, and not remembered',
   async (t) => {
     const cases = [
       { answer: 500, told: 503 },
@@ -102,7 +105,7 @@ void t.test(
   },
 );
 
-void t.test('401 and 403 of an upstream: 403 DENIED with advice, neither 404 nor stale', async (t) => {
+void t.test('32. 401 and 403 of an upstream: 403 DENIED with advice, neither 404 nor stale', async (t) => {
   for (const status of [401, 403]) {
     const { clock, upstream, mirror, ask } = await stage(t);
     await ask();
@@ -118,7 +121,7 @@ void t.test('401 and 403 of an upstream: 403 DENIED with advice, neither 404 nor
   }
 });
 
-void t.test('no such tag: 404, believed briefly, so that a push is soon seen', async (t) => {
+void t.test('32. no such tag: 404, believed briefly, so that a push is soon seen', async (t) => {
   const { clock, upstream, mirror } = await stage(t);
   const missing = path.replace(/1$/, '2');
   t.match(await mirror.get(missing, { accept }), { status: 404 });
@@ -170,7 +173,7 @@ void t.test('an upstream that tells no digest on HEAD, or knows no HEAD: one GET
   }
 });
 
-void t.test('a login page in place of a registry: 502, and nothing of it is kept', async (t) => {
+void t.test('27. a login page in place of a registry: 502, and nothing of it is kept', async (t) => {
   const { upstream, mirror } = await stage(t);
   upstream.script = (_seen, response) => {
     response.writeHead(200, { 'content-type': 'text/html' });
@@ -198,7 +201,7 @@ void t.test('once in trouble, an upstream that is silent keeps nobody waiting, w
 });
 
 void t.test(
-  'an upstream that first is down and then refuses: the refusal is told, not hidden behind the old answer',
+  '32. an upstream that first is down and then refuses: the refusal is told, not hidden behind the old answer',
   async (t) => {
     const { clock, upstream, mirror, ask } = await stage(t);
     await ask();
@@ -215,7 +218,7 @@ void t.test(
   },
 );
 
-void t.test('clients that ask at once for a cold tag: one misses, the others join', async (t) => {
+void t.test('46. clients that ask at once for a cold tag: one misses, the others join', async (t) => {
   const { upstream, mirror } = await stage(t);
   const gate = Promise.withResolvers<void>();
   upstream.script = async () => gate.promise.then(() => false);

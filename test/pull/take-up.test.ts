@@ -77,24 +77,27 @@ async function isStored(mirror: TestMirror): Promise<boolean> {
   return (await readFile(file)).equals(bytes);
 }
 
-void t.test('a download that breaks off for good is gone on with by the next pull, from where it broke', async (t) => {
-  const { upstream, mirror, leftover, pull, ranges } = await stage(t);
-  upstream.script = breakOffAt(half);
-  t.equal((await pull()).isComplete, false);
-  await until(() => existsSync(leftover), 'what is left of it');
-  const { size } = await stat(leftover);
-  t.ok(size > 0 && size <= half, String(size));
-  t.ok((await readFile(leftover)).equals(bytes.subarray(0, size)));
-  upstream.script = undefined;
-  upstream.forget();
-  const next = await pull();
-  t.match(next, { status: 200, isComplete: true, headers: { 'content-length': String(bytes.length) } });
-  t.ok(next.body.equals(bytes));
-  t.same(ranges(), [`bytes=${size}-`]);
-  t.ok(await isStored(mirror));
-  t.same(await readdir(join(mirror.store, 'leftovers')), []);
-  await until(async () => (await pull()).headers['narrows-cache'] === 'hit-disk', 'the copy on the disk');
-});
+void t.test(
+  '9. a download that breaks off for good is gone on with by the next pull, from where it broke',
+  async (t) => {
+    const { upstream, mirror, leftover, pull, ranges } = await stage(t);
+    upstream.script = breakOffAt(half);
+    t.equal((await pull()).isComplete, false);
+    await until(() => existsSync(leftover), 'what is left of it');
+    const { size } = await stat(leftover);
+    t.ok(size > 0 && size <= half, String(size));
+    t.ok((await readFile(leftover)).equals(bytes.subarray(0, size)));
+    upstream.script = undefined;
+    upstream.forget();
+    const next = await pull();
+    t.match(next, { status: 200, isComplete: true, headers: { 'content-length': String(bytes.length) } });
+    t.ok(next.body.equals(bytes));
+    t.same(ranges(), [`bytes=${size}-`]);
+    t.ok(await isStored(mirror));
+    t.same(await readdir(join(mirror.store, 'leftovers')), []);
+    await until(async () => (await pull()).headers['narrows-cache'] === 'hit-disk', 'the copy on the disk');
+  },
+);
 
 void t.test('while the upstream stays down, what is left stays for the one after', async (t) => {
   const { upstream, leftover, pull, plant, ranges } = await stage(t);
@@ -184,7 +187,7 @@ void t.test('what a repository may not show it does not show, though some of it 
   t.ok((await pull()).body.equals(bytes), 'and who may has it still');
 });
 
-void t.test('a mirror that stops within a download leaves it to the next one on the same store', async (t) => {
+void t.test('33. a mirror that stops within a download leaves it to the next one on the same store', async (t) => {
   const store = await temporaryFolder(t);
   const upstream = await startRegistry();
   t.teardown(upstream.close);

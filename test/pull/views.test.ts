@@ -69,7 +69,7 @@ void t.test('containerd: a tag becomes the image of its platform, and nothing el
   ]);
 });
 
-void t.test('every channel that tells a platform: the answer says which it was', async (t) => {
+void t.test('23. every channel that tells a platform: the answer says which it was', async (t) => {
   const upstream = await startRegistry();
   t.teardown(upstream.close);
   upstream.putImage('library/hello', '1', image);
@@ -127,7 +127,7 @@ void t.test('client address: the network of the caller tells the platform', asyn
   });
 });
 
-void t.test('no platform known: the upstream’s bytes', async (t) => {
+void t.test('23. no platform known: the upstream’s bytes', async (t) => {
   const { mirror } = await stage(t);
   const answer = await mirror.get(manifestPath('1'), { accept });
   t.match(answer, {
@@ -171,7 +171,7 @@ void t.test('a set of several platforms: an index of those, with their attestati
   t.equal(elsewhere.status, 404, 'another repository does not have it');
 });
 
-void t.test('a narrowed index can be made again when all content is gone', async (t) => {
+void t.test('21. a narrowed index can be made again when all content is gone', async (t) => {
   const { rm } = await import('node:fs/promises');
   const store = await temporaryFolder(t);
   const { upstream, mirror } = await stage(t, image, { store });
@@ -192,7 +192,7 @@ void t.test('view: index at a listener: even one platform is answered with an in
   );
 });
 
-void t.test('by digest: never rewritten, at any endpoint', async (t) => {
+void t.test('22. by digest: never rewritten, at any endpoint', async (t) => {
   const { mirror } = await stage(t);
   for (const prefix of ['', '/p/linux-arm64', '/p/linux-amd64_linux-arm64', '/p/any']) {
     const answer = await mirror.get(manifestPath(image.index.digest, prefix), { accept });
@@ -317,7 +317,7 @@ void t.test(
   },
 );
 
-void t.test('If-None-Match: 304 for one’s own view alone', async (t) => {
+void t.test('23. If-None-Match: 304 for one’s own view alone', async (t) => {
   const { mirror } = await stage(t);
   const path = manifestPath('1', '/p/linux-arm64');
   const { etag } = (await mirror.get(path, { accept })).headers;

@@ -56,7 +56,6 @@ async function prepare(t: Teardown, { maxSteps = 5, store }: Options = {}): Prom
     hosted: (name: string) => (name.startsWith('team/') ? hosted : undefined),
     pullersOf: () => ['anonymous'],
     maxManifestBytes: 1e6,
-    challenge: undefined,
   };
   const now = () => time++;
   const uploads = await openUploads({

@@ -68,7 +68,7 @@ async function prepare(t: Teardown, over: Partial<SweepOptions> = {}): Promise<S
     ledger,
     content,
     uploads,
-    rules: { hosted: () => hosted, pullersOf: () => ['anonymous'], maxManifestBytes: 1e6, challenge: undefined },
+    rules: { hosted: () => hosted, pullersOf: () => ['anonymous'], maxManifestBytes: 1e6 },
     now,
     onPushed: () => Promise.resolve(),
   };

@@ -109,7 +109,7 @@ void t.test('parseChallenges: keeps what it understood before what it does not',
   t.end();
 });
 
-void t.test('parseChallenges: names that every JavaScript object has are names like others', (t) => {
+void t.test('73. parseChallenges: names that every JavaScript object has are names like others', (t) => {
   const [challenge] = parseChallenges('Bearer __proto__="a",constructor="b"');
   t.same(
     [...challenge!.parameters],
@@ -122,7 +122,7 @@ void t.test('parseChallenges: names that every JavaScript object has are names l
   t.end();
 });
 
-void t.test('parseChallenges: a long header is read in time that grows with its length', (t) => {
+void t.test('72. parseChallenges: a long header is read in time that grows with its length', (t) => {
   const hostile = [
     `Bearer realm="${'\\'.repeat(200_000)}`,
     `Bearer realm="${'a'.repeat(200_000)}`,

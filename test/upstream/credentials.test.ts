@@ -121,7 +121,7 @@ void t.test('docker config: a file that is not there, or not JSON, is trouble an
   await t.rejects(read(t, '{"auths": {', 'registry.example'));
 });
 
-void t.test('docker config: the message about a broken file holds nothing of the file', async (t) => {
+void t.test('36. docker config: the message about a broken file holds nothing of the file', async (t) => {
   const canary = 'Y2FuYXJ5OnNlY3JldA==';
   const failure = await read(t, `{"auths":{"r":{"auth":${canary}}}}`, 'r').catch((error: Error) => error);
   t.type(failure, Error);
@@ -176,7 +176,7 @@ void t.test('credential helper: an empty secret is no credential', async (t) => 
   t.equal(await read(t, { credsStore: 'empty' }, 'registry.example'), undefined);
 });
 
-void t.test('credential helper: its failure is trouble, told without a word of what it printed', async (t) => {
+void t.test('36. credential helper: its failure is trouble, told without a word of what it printed', async (t) => {
   await installHelper(t, 'fails', `echo canary-out; echo canary-err >&2; exit 3`);
   const failure = await read(t, { credsStore: 'fails' }, 'registry.example').catch((error: Error) => error);
   t.equal((failure as Error).message, 'docker-credential-fails failed (3)');

@@ -125,7 +125,7 @@ void t.test('isPublic: addresses of the open internet, and nothing else', (t) =>
   t.end();
 });
 
-void t.test('isPublic: every special-purpose network of the IANA registry that is not globally reachable', (t) => {
+void t.test('6. isPublic: every special-purpose network of the IANA registry that is not globally reachable', (t) => {
   for (const [address, what] of [
     ['2001:2::1', 'benchmarking (RFC 5180)'],
     ['2001:10::1', 'ORCHID (RFC 4843)'],
@@ -175,7 +175,7 @@ function dial(
 const nobody = () => false;
 
 void t.test(
-  'dialer: loopback, private and metadata addresses that nobody named are refused before a packet',
+  '6. dialer: loopback, private and metadata addresses that nobody named are refused before a packet',
   async (t) => {
     const server = await serve(t, (_, response) => void response.end());
     for (const host of ['127.0.0.1', '127.0.0.2', '0.0.0.0', '[::1]', '[::ffff:127.0.0.1]', '::1']) {
@@ -189,7 +189,7 @@ void t.test(
   },
 );
 
-void t.test('dialer: a name is judged by the address it resolves to in the connection itself', async (t) => {
+void t.test('6. dialer: a name is judged by the address it resolves to in the connection itself', async (t) => {
   const server = await serve(t, (_, response) => void response.end());
   for (const host of ['localhost', 'LOCALHOST']) {
     const outcome = await dial(t, { hostname: host, port: server.port }, nobody);

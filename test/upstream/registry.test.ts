@@ -134,7 +134,7 @@ void t.test('manifest: comes byte for byte, by tag and by digest, with its type'
   t.match(origin.seen[0], { method: 'GET', headers: { accept: acceptManifests } });
 });
 
-void t.test('manifest: bytes that are not those of the digest are refused, in each algorithm', async (t) => {
+void t.test('8. manifest: bytes that are not those of the digest are refused, in each algorithm', async (t) => {
   const { origin, upstream } = await prepare(t);
   const bytes = image.index.bytes;
   for (const algorithm of ['sha256', 'sha512'] as const) {
@@ -161,7 +161,7 @@ function flipped(bytes: Buffer, at: number): Buffer {
   return copy;
 }
 
-void t.test('manifest: four MiB are taken, a byte more is not', async (t) => {
+void t.test('28. manifest: four MiB are taken, a byte more is not', async (t) => {
   const { origin, upstream } = await prepare(t);
   origin.script = answerWith(200, {}, Buffer.alloc(maxManifestBytes, 0x20));
   t.equal((await upstream.manifest(name, tag))?.bytes.length, maxManifestBytes);
@@ -169,7 +169,7 @@ void t.test('manifest: four MiB are taken, a byte more is not', async (t) => {
   t.match(await failureOf(upstream.manifest(name, tag)), { kind: 'upstreamManifestInvalid', status: 502 });
 });
 
-void t.test('manifest: one that is too large or without end is cut off, by length and in chunks', async (t) => {
+void t.test('28. manifest: one that is too large or without end is cut off, by length and in chunks', async (t) => {
   for (const headers of [{ 'content-length': String(5 * 1024 ** 3) }, {}]) {
     const { origin, upstream } = await prepare(t);
     let sent = 0;
@@ -233,7 +233,7 @@ void t.test('manifest: one that is cut, or stalls, is trouble', async (t) => {
 
 // ---- Encodings
 
-void t.test('encoding: what is coded is refused, for every question', async (t) => {
+void t.test('40. encoding: what is coded is refused, for every question', async (t) => {
   const { origin, upstream } = await prepare(t);
   const bytes = image.index.bytes;
   const coded = { gzip: gzipSync(bytes), br: brotliCompressSync(bytes), zstd: zstdCompressSync(bytes) };
@@ -352,7 +352,7 @@ void t.test('blob: one that is given up ends at the registry, too', async (t) =>
   await t.rejects(bytesOf(answer!.body));
 });
 
-void t.test('blob: a cut one throws after a prefix of it, wherever and however it was cut', async (t) => {
+void t.test('9. blob: a cut one throws after a prefix of it, wherever and however it was cut', async (t) => {
   const { origin, upstream } = await prepare(t);
   const size = blob.bytes.length;
   for (const end of ['resetAndDestroy', 'destroy', 'end'] as const) {
@@ -374,7 +374,7 @@ void t.test('blob: a cut one throws after a prefix of it, wherever and however i
   }
 });
 
-void t.test('blob: a stalled one breaks off in time', async (t) => {
+void t.test('12. blob: a stalled one breaks off in time', async (t) => {
   const { origin, upstream } = await prepare(t, { limits: { ...testLimits, stallTimeoutMs: 200 } });
   origin.script = (_, response) => {
     response.writeHead(200, { 'content-length': '10' }).write('half');
@@ -386,7 +386,7 @@ void t.test('blob: a stalled one breaks off in time', async (t) => {
 
 // ---- Refusals
 
-void t.test('status: each is what it means, for every question', async (t) => {
+void t.test('30. status: each is what it means, for every question', async (t) => {
   const { origin, upstream } = await prepare(t);
   const kinds: Record<number, string> = {
     201: 'upstreamRefused',
@@ -416,7 +416,7 @@ void t.test('status: each is what it means, for every question', async (t) => {
   for (const [what, question] of Object.entries(questions)) t.equal(await question(upstream), undefined, what);
 });
 
-void t.test('status: a storage behind a redirect that denies is broken, and denies nobody a right', async (t) => {
+void t.test('32. status: a storage behind a redirect that denies is broken, and denies nobody a right', async (t) => {
   const { origin, upstream } = await prepare(t, { trustedHosts: ['localhost'] });
   origin.script = (seen, response) => {
     if (seen.headers.host?.startsWith('localhost')) return answerWith(403)(seen, response);
@@ -434,7 +434,7 @@ void t.test('status: 503 hands on when to come again', async (t) => {
   t.match(await failureOf(questions.manifest(upstream)), { kind: 'upstreamUnavailable', retryAfterS: 30 });
 });
 
-void t.test('status: a long error page is not read to its end', async (t) => {
+void t.test('28. status: a long error page is not read to its end', async (t) => {
   const { origin, upstream } = await prepare(t);
   let sent = 0;
   const closed = Promise.withResolvers<void>();
@@ -450,7 +450,7 @@ void t.test('status: a long error page is not read to its end', async (t) => {
 });
 
 void t.test(
-  'status: a registry that is not there is trouble for every question, and "not found" for none',
+  '30. status: a registry that is not there is trouble for every question, and "not found" for none',
   async (t) => {
     const upstream = open(`http://127.0.0.1:${await closedPort()}`);
     t.teardown(() => upstream.close());
@@ -462,7 +462,7 @@ void t.test(
 
 // ---- Rate limits
 
-void t.test('429: its wait is handed on, in seconds and from a date; without one it is ten seconds', async (t) => {
+void t.test('31. 429: its wait is handed on, in seconds and from a date; without one it is ten seconds', async (t) => {
   for (const [retryAfter, seconds] of [
     ['7', 7],
     ['Thu, 01 Jan 2026 00:01:00 GMT', 60],
@@ -478,7 +478,7 @@ void t.test('429: its wait is handed on, in seconds and from a date; without one
   }
 });
 
-void t.test('429: manifests are not asked for again until the wait is over, blobs are', async (t) => {
+void t.test('31. 429: manifests are not asked for again until the wait is over, blobs are', async (t) => {
   const { origin, upstream, clock } = await prepare(t);
   origin.script = answerWith(429, { 'retry-after': '60' });
   t.match(await failureOf(questions.manifest(upstream)), { kind: 'rateLimited', retryAfterS: 60 });
@@ -496,7 +496,7 @@ void t.test('429: manifests are not asked for again until the wait is over, blob
   t.match(await questions.head(upstream), { digest: image.index.digest });
 });
 
-void t.test('429: the limit of one upstream is none of another', async (t) => {
+void t.test('31. 429: the limit of one upstream is none of another', async (t) => {
   const first = await prepare(t);
   const second = await prepare(t);
   first.origin.script = answerWith(429, { 'retry-after': '60' });
@@ -528,7 +528,7 @@ void t.test('list: comes as it is, with the query that was asked', async (t) => 
   t.equal(await upstream.list(parseRepositoryName('team/none'), 'tags/list', query), undefined);
 });
 
-void t.test('list: the next page is the query of the link, whatever host and path stand before it', async (t) => {
+void t.test('71. list: the next page is the query of the link, whatever host and path stand before it', async (t) => {
   const { origin, upstream } = await prepare(t);
   const next = { n: '2', last: 'b' };
   const cases: [link: string | string[], next: Record<string, string> | undefined][] = [

@@ -105,7 +105,7 @@ void t.test('bearer: fifty requests at once ask for one token', async (t) => {
   t.equal(registry.seen.filter(({ path }) => path === '/token').length, 1);
 });
 
-void t.test('bearer: a foreign realm is refused without a connection', async (t) => {
+void t.test('4. bearer: a foreign realm is refused without a connection', async (t) => {
   const stranger = await serve(t, (_, response) => json(response, { token: 'stolen' }));
   for (const realm of [
     `http://127.0.0.1:${stranger.port}/token`,
@@ -126,7 +126,7 @@ void t.test('bearer: a foreign realm is refused without a connection', async (t)
   t.equal(stranger.connections, 0);
 });
 
-void t.test('bearer: a realm with a login in it is refused on the registry itself, too', async (t) => {
+void t.test('4. bearer: a realm with a login in it is refused on the registry itself, too', async (t) => {
   const registry = await serve(t, ({ headers }, response) =>
     json(response, {}, 401, { 'www-authenticate': `Bearer realm="http://user:pass@${headers.host}/token"` }),
   );
@@ -134,7 +134,7 @@ void t.test('bearer: a realm with a login in it is refused on the registry itsel
   t.equal(registry.seen.length, 1);
 });
 
-void t.test('bearer: a foreign realm is asked when trustedHosts names it, with or without its port', async (t) => {
+void t.test('4. bearer: a foreign realm is asked when trustedHosts names it, with or without its port', async (t) => {
   for (const entry of [(port: number) => `127.0.0.1:${port}`, () => '127.0.0.1']) {
     const service = await serve(t, (_, response) => json(response, { token: 'granted' }));
     const registry = await serve(t, guarded(`${service.url}/token`));
@@ -147,7 +147,7 @@ void t.test('bearer: a foreign realm is asked when trustedHosts names it, with o
   }
 });
 
-void t.test('bearer: trust in a host at one port is none at another, nor in a name that ends alike', async (t) => {
+void t.test('4. bearer: trust in a host at one port is none at another, nor in a name that ends alike', async (t) => {
   const service = await serve(t, (_, response) => json(response, { token: 'stolen' }));
   const registry = await serve(t, guarded(`${service.url}/token`));
   for (const entry of [`127.0.0.1:${service.port + 1}`, '7.0.0.1', '.0.0.1', '0.0.1', '*', '', `:${service.port}`]) {
@@ -157,7 +157,7 @@ void t.test('bearer: trust in a host at one port is none at another, nor in a na
   t.equal(service.connections, 0);
 });
 
-void t.test('bearer: from https no realm leads down to http, trusted or not', async (t) => {
+void t.test('4. bearer: from https no realm leads down to http, trusted or not', async (t) => {
   const service = await serve(t, (_, response) => json(response, { token: 'stolen' }));
   const registry = await serve(t, guarded(`${service.url}/token`), certificate);
   const upstream = requester(t, registry.url, { ca: certificate.cert, trustedHosts: ['127.0.0.1'] });
@@ -165,7 +165,7 @@ void t.test('bearer: from https no realm leads down to http, trusted or not', as
   t.equal(service.connections, 0);
 });
 
-void t.test('bearer: a redirect of the token service is not followed', async (t) => {
+void t.test('4. bearer: a redirect of the token service is not followed', async (t) => {
   const stranger = await serve(t, (_, response) => json(response, { token: 'stolen' }));
   const registry = await serve(t, (asked, response) =>
     asked.path === '/token' ? redirect(response, `${stranger.url}/token`) : guarded()(asked, response),
@@ -175,7 +175,7 @@ void t.test('bearer: a redirect of the token service is not followed', async (t)
   t.equal(stranger.connections, 0);
 });
 
-void t.test('401: one that follows upon a fresh token is the answer, and no loop', async (t) => {
+void t.test('47. 401: one that follows upon a fresh token is the answer, and no loop', async (t) => {
   const registry = await serve(t, ({ path, headers }, response) => {
     if (path === '/token') return json(response, { token: 'useless' });
     return json(response, {}, 401, { 'www-authenticate': `Bearer realm="http://${headers.host}/token"` });
@@ -231,7 +231,7 @@ void t.test('identity token: it goes to the realm by POST, and only there', asyn
   t.notMatch(JSON.stringify(registry.seen.filter((one) => one !== asked)), /refresh/);
 });
 
-void t.test('token service: an answer without end is cut off', async (t) => {
+void t.test('28. token service: an answer without end is cut off', async (t) => {
   const closed = Promise.withResolvers<void>();
   const registry = await serve(t, (asked, response) => {
     if (asked.path !== '/token') return guarded()(asked, response);
@@ -255,22 +255,25 @@ function userOf(authorization = ''): string {
   return Buffer.from(authorization.replace('Basic ', ''), 'base64').toString().split(':', 1)[0]!;
 }
 
-void t.test('tenants: two hundred requests of two upstreams at one registry each carry their own token', async (t) => {
-  const registry = await serve(t, ({ path, headers }, response) => {
-    if (path === '/token') return json(response, { token: `of-${userOf(headers.authorization)}`, expires_in: 60 });
-    if (headers.authorization?.startsWith('Bearer ')) return void response.end(headers.authorization);
-    return json(response, {}, 401, { 'www-authenticate': `Bearer realm="http://${headers.host}/token"` });
-  });
-  const tenants = ['ann', 'bob'].map((user) => requester(t, registry.url, { credentials: password(user, user) }));
-  const nobody = requester(t, registry.url);
-  const asked = Array.from({ length: 200 }, (_, at) => textOf(send(tenants[at % 2]!)));
-  const anonymous = Array.from({ length: 20 }, () => textOf(send(nobody)));
-  for (const [at, text] of (await Promise.all(asked)).entries()) {
-    if (text !== `Bearer of-${['ann', 'bob'][at % 2]}`) t.fail(`request ${at} carried ${text}`);
-  }
-  t.same(new Set(await Promise.all(anonymous)), new Set(['Bearer of-']));
-  t.equal(registry.seen.filter(({ path }) => path === '/token').length, 3);
-});
+void t.test(
+  '3. tenants: two hundred requests of two upstreams at one registry each carry their own token',
+  async (t) => {
+    const registry = await serve(t, ({ path, headers }, response) => {
+      if (path === '/token') return json(response, { token: `of-${userOf(headers.authorization)}`, expires_in: 60 });
+      if (headers.authorization?.startsWith('Bearer ')) return void response.end(headers.authorization);
+      return json(response, {}, 401, { 'www-authenticate': `Bearer realm="http://${headers.host}/token"` });
+    });
+    const tenants = ['ann', 'bob'].map((user) => requester(t, registry.url, { credentials: password(user, user) }));
+    const nobody = requester(t, registry.url);
+    const asked = Array.from({ length: 200 }, (_, at) => textOf(send(tenants[at % 2]!)));
+    const anonymous = Array.from({ length: 20 }, () => textOf(send(nobody)));
+    for (const [at, text] of (await Promise.all(asked)).entries()) {
+      if (text !== `Bearer of-${['ann', 'bob'][at % 2]}`) t.fail(`request ${at} carried ${text}`);
+    }
+    t.same(new Set(await Promise.all(anonymous)), new Set(['Bearer of-']));
+    t.equal(registry.seen.filter(({ path }) => path === '/token').length, 3);
+  },
+);
 
 void t.test('tenants: a repository has a token of its own', async (t) => {
   const registry = await serve(t, ({ path, query, headers }, response) => {
@@ -288,7 +291,7 @@ void t.test('tenants: a repository has a token of its own', async (t) => {
 
 // ---- Redirects
 
-void t.test('redirect: manifests and blobs are followed to another host without a secret', async (t) => {
+void t.test('5. redirect: manifests and blobs are followed to another host without a secret', async (t) => {
   for (const status of [301, 302, 303, 307, 308]) {
     for (const path of [manifestPath, blobPath]) {
       const storage = await serve(t, (_, response) => void response.end('content'));
@@ -313,7 +316,7 @@ void t.test('redirect: manifests and blobs are followed to another host without 
 });
 
 void t.test(
-  'redirect: the name of the registry at another port, and another name at its port, are other hosts',
+  '5. redirect: the name of the registry at another port, and another name at its port, are other hosts',
   async (t) => {
     const other = await serve(t, (_, response) => void response.end('other'));
     const registry = await serve(t, (asked, response) => {
@@ -347,7 +350,7 @@ void t.test('redirect: within the registry the token goes along, relative locati
   }
 });
 
-void t.test('redirect: back at the registry the token is sent again, on the way it is not', async (t) => {
+void t.test('5. redirect: back at the registry the token is sent again, on the way it is not', async (t) => {
   const other = await serve(t, (_, response) => redirect(response, `${registry.url}/back`));
   const registry: TestServer = await serve(t, (asked, response) => {
     if (!asked.headers.authorization) return guarded()(asked, response);
@@ -361,7 +364,7 @@ void t.test('redirect: back at the registry the token is sent again, on the way 
   t.same(secretsOf(other.seen[0]!), []);
 });
 
-void t.test('redirect: a 401 of another host is its answer; no credential is tried on it', async (t) => {
+void t.test('5. redirect: a 401 of another host is its answer; no credential is tried on it', async (t) => {
   const service = await serve(t, (_, response) => json(response, { token: 'x' }));
   const other = await serve(t, (_, response) =>
     json(response, {}, 401, { 'www-authenticate': `Bearer realm="${service.url}/token", Basic realm="x"` }),
@@ -376,7 +379,7 @@ void t.test('redirect: a 401 of another host is its answer; no credential is tri
   t.equal(service.connections, 0);
 });
 
-void t.test('redirect: five are followed, a sixth is not', async (t) => {
+void t.test('5. redirect: five are followed, a sixth is not', async (t) => {
   const registry = await serve(t, ({ query }, response) => {
     const left = Number(query.get('left') ?? 0);
     return left > 0 ? redirect(response, `/v2/?left=${left - 1}`) : void response.end('there');
@@ -386,13 +389,13 @@ void t.test('redirect: five are followed, a sixth is not', async (t) => {
   t.match(await failureOf(send(upstream, '/v2/?left=6')), { kind: 'upstreamUnusable', message: /more than 5/ });
 });
 
-void t.test('redirect: a loop ends after six requests', async (t) => {
+void t.test('5. redirect: a loop ends after six requests', async (t) => {
   const registry = await serve(t, (_, response) => redirect(response, manifestPath));
   t.match(await failureOf(send(requester(t, registry.url))), { kind: 'upstreamUnusable' });
   t.equal(registry.seen.length, 6);
 });
 
-void t.test('redirect: from https none leads down to http, also not by a detour', async (t) => {
+void t.test('5. redirect: from https none leads down to http, also not by a detour', async (t) => {
   const plain = await serve(t, (_, response) => void response.end('in the clear'));
   const detour = await serve(t, (_, response) => redirect(response, plain.url), certificate);
   const registry = await serve(
@@ -460,7 +463,7 @@ const privatePlaces = (port: number) => [
   'http://[fe80::1]/',
 ];
 
-void t.test('redirect: none leads to a private address that nobody named, in whatever spelling', async (t) => {
+void t.test('6. redirect: none leads to a private address that nobody named, in whatever spelling', async (t) => {
   const inside = await serve(t, (_, response) => void response.end('secret of the inside'));
   let location = '';
   const registry = await serve(t, (_, response) => redirect(response, location));
@@ -483,7 +486,7 @@ void t.test('redirect: a private address that trustedHosts names is followed', a
 
 // ---- TLS
 
-void t.test("tls: an upstream's own authority is trusted for that upstream, and for no other", async (t) => {
+void t.test("69. tls: an upstream's own authority is trusted for that upstream, and for no other", async (t) => {
   const stranger = await makeCertificate('127.0.0.1');
   const registry = await serve(t, (_, response) => void response.end('over tls'), certificate);
   t.equal(await textOf(send(requester(t, registry.url, { ca: certificate.cert }))), 'over tls');
@@ -497,7 +500,7 @@ void t.test("tls: an upstream's own authority is trusted for that upstream, and 
   t.equal(registry.seen.length, 1, 'no request before the certificate is known');
 });
 
-void t.test('tls: a certificate for another name is refused', async (t) => {
+void t.test('69. tls: a certificate for another name is refused', async (t) => {
   const wrong = await makeCertificate('registry.example');
   const registry = await serve(t, (_, response) => void response.end('x'), wrong);
   const trouble = await failureOf(send(requester(t, registry.url, { ca: wrong.cert })));
@@ -578,7 +581,7 @@ void t.test('proxy: it is that of one upstream, the others go direct', async (t)
   t.same([...proxy.forwarded, ...proxy.tunnels], [], 'nor does the environment decide');
 });
 
-void t.test('proxy: its login is for it alone', async (t) => {
+void t.test('70. proxy: its login is for it alone', async (t) => {
   const proxy = await startProxy(t);
   const url = new URL(proxy.url);
   url.username = 'mirror';
@@ -599,7 +602,7 @@ void t.test("proxy: the upstream's certificate is verified through it", async (t
   t.equal(registry.seen.length, 0);
 });
 
-void t.test('proxy: no redirect leads through it to a private address that nobody named', async (t) => {
+void t.test('70. proxy: no redirect leads through it to a private address that nobody named', async (t) => {
   const proxy = await startProxy(t);
   const inside = await serve(t, (_, response) => void response.end('secret of the inside'));
   for (const location of [
@@ -700,7 +703,7 @@ void t.test('connection: one that the registry had closed meanwhile is replaced 
   t.equal(requests, 3);
 });
 
-void t.test('connection: one that always breaks is tried twice, and no more', async (t) => {
+void t.test('38. connection: one that always breaks is tried twice, and no more', async (t) => {
   for (const end of ['resetAndDestroy', 'destroy'] as const) {
     let requests = 0;
     const server = await serveSockets(t, (socket) => {
@@ -731,7 +734,7 @@ function rawAnswer(text: string): string {
   return `HTTP/1.1 200 OK\r\ncontent-length: ${text.length}\r\n\r\n${text}`;
 }
 
-void t.test('connection: a second answer that nobody asked for is never that of the next request', async (t) => {
+void t.test('38. connection: a second answer that nobody asked for is never that of the next request', async (t) => {
   const server = await serveSockets(t, (socket) => {
     let answered = 0;
     socket.on('data', () => {
@@ -759,7 +762,7 @@ void t.test('connection: no more than the limit are open at once', async (t) => 
   t.equal(registry.connections, 3);
 });
 
-void t.test('time: a registry that sends no head is a timeout', async (t) => {
+void t.test('12. time: a registry that sends no head is a timeout', async (t) => {
   const registry = await serve(t, () => undefined);
   const upstream = requester(t, registry.url, { limits: { ...testLimits, headersTimeoutMs: 200 } });
   const trouble = await within(4000, 'the timeout', failureOf(send(upstream)));
@@ -767,7 +770,7 @@ void t.test('time: a registry that sends no head is a timeout', async (t) => {
   t.equal(registry.seen.length, 1, 'and is not asked again');
 });
 
-void t.test('time: a registry that does not finish its handshake is a timeout', async (t) => {
+void t.test('42. time: a registry that does not finish its handshake is a timeout', async (t) => {
   const deaf = await serveSockets(t, () => undefined);
   const upstream = requester(t, `https://127.0.0.1:${deaf.port}`, {
     limits: { ...testLimits, connectTimeoutMs: 200 },
@@ -775,7 +778,7 @@ void t.test('time: a registry that does not finish its handshake is a timeout', 
   t.match(await within(4000, 'the timeout', failureOf(send(upstream))), { kind: 'upstreamTimeout' });
 });
 
-void t.test('time: a body that stalls is broken off', async (t) => {
+void t.test('12. time: a body that stalls is broken off', async (t) => {
   const registry = await serve(t, (_, response) => {
     response.writeHead(200, { 'content-length': 4 });
     response.write('ab');

@@ -114,7 +114,7 @@ void t.test('bearer: access_token goes before token, and either alone will do', 
   }
 });
 
-void t.test('single flight: fifty pulls of a repository ask for one token', async (t) => {
+void t.test('47. single flight: fifty pulls of a repository ask for one token', async (t) => {
   const { service, challenge, authorization } = await prepare(t);
   const auth = authorization();
   const headers = await Promise.all(Array.from({ length: 50 }, () => auth.answer(scope, challenge, undefined)));
@@ -122,7 +122,7 @@ void t.test('single flight: fifty pulls of a repository ask for one token', asyn
   t.equal(service.seen.length, 1);
 });
 
-void t.test('single flight: fifty pulls whose token ran out, or was refused, ask for one token', async (t) => {
+void t.test('47. single flight: fifty pulls whose token ran out, or was refused, ask for one token', async (t) => {
   const { service, challenge, clock, authorization } = await prepare(t);
   const auth = authorization();
   await auth.answer(scope, challenge, undefined);
@@ -135,7 +135,7 @@ void t.test('single flight: fifty pulls whose token ran out, or was refused, ask
   t.equal(service.seen.length, 3);
 });
 
-void t.test('single flight: a failure is not kept for the next to come', async (t) => {
+void t.test('47. single flight: a failure is not kept for the next to come', async (t) => {
   let calls = 0;
   const { challenge, authorization } = await prepare(t, (_, response) =>
     ++calls === 1 ? json(response, {}, 503) : json(response, { token: 'late' }),
@@ -150,7 +150,7 @@ void t.test('single flight: a failure is not kept for the next to come', async (
   t.equal(await auth.answer(scope, challenge, undefined), 'Bearer late');
 });
 
-void t.test('expiry: a token is renewed when nine tenths of its life are over', async (t) => {
+void t.test('47. expiry: a token is renewed when nine tenths of its life are over', async (t) => {
   let given = 0;
   const { service, challenge, clock, authorization } = await prepare(t, (_, response) =>
     json(response, { token: `token-${++given}`, expires_in: 1000 }),
@@ -165,7 +165,7 @@ void t.test('expiry: a token is renewed when nine tenths of its life are over', 
 });
 
 void t.test(
-  'expiry: what a service does not say, or says wrongly, is a minute; and no token is kept for longer than a day',
+  '47. expiry: what a service does not say, or says wrongly, is a minute; and no token is kept for longer than a day',
   async (t) => {
     const minute = 54_000;
     for (const [expiresIn, keptMs] of [
@@ -208,7 +208,7 @@ void t.test('refused: the same token again is no answer, so that two refusals ar
   t.equal(await auth.answer(scope, challenge, 'Bearer same'), undefined);
 });
 
-void t.test('refused: the credential is asked for again, so that a rotated secret takes effect', async (t) => {
+void t.test('32. refused: the credential is asked for again, so that a rotated secret takes effect', async (t) => {
   const secrets = ['old', 'new'];
   const { service, challenge, authorization } = await prepare(t);
   const credentials = createCredentials(
@@ -262,7 +262,7 @@ void t.test('challenge: none, and one of another kind, have no answer', async (t
   t.equal(service.seen.length, 0);
 });
 
-void t.test('realm: one that is not trusted is not asked, and the message says how to trust it', async (t) => {
+void t.test('4. realm: one that is not trusted is not asked, and the message says how to trust it', async (t) => {
   const { service, authorization } = await prepare(t);
   const stranger = await serve(t, (_, response) => json(response, { token: 'stolen' }));
   const auth = authorization({ credentials: password('ann', 'canary') });
@@ -304,7 +304,7 @@ void t.test('token service: what it refuses has no answer, what troubles it is t
   });
 });
 
-void t.test('token service: it is left alone for as long as it said when it limited the rate', async (t) => {
+void t.test('31. token service: it is left alone for as long as it said when it limited the rate', async (t) => {
   let status = 429;
   const { service, challenge, clock, authorization } = await prepare(t, (_, response) =>
     json(response, { token: 'x' }, status, { 'retry-after': '7' }),
@@ -366,7 +366,7 @@ void t.test('tokens: no more are kept than the limit says', async (t) => {
   t.equal(await auth.current('c'), 'Bearer token-3');
 });
 
-void t.test('tokens: two authorizations share nothing, though their scopes and realm are one', async (t) => {
+void t.test('3. tokens: two authorizations share nothing, though their scopes and realm are one', async (t) => {
   const { service, challenge, authorization } = await prepare(t, ({ headers }, response) =>
     json(response, { token: Buffer.from(headers.authorization ?? 'nobody').toString('hex') }),
   );
