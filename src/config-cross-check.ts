@@ -106,7 +106,7 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
   if (access['mode'] === 'basic' && !isSet(access, 'htpasswd')) {
     mistakes.push({ path: 'access.htpasswd', message: 'expected a file of users, as htpasswd -B makes it' });
   }
-  mistakes.push(...checkTokens(config, access));
+  mistakes.push(...checkTokens(config, access), ...checkCallers(config, access, upstreams));
   const authorities = mapsOf(config['listen']).map(({ tls }) => isSet(asMap(tls), 'clientCa'));
   if (access['mode'] === 'certificate' && !authorities.includes(true)) {
     const message = 'no listener asks for certificates; give one of them tls.clientCa';
@@ -183,6 +183,42 @@ function checkTokens(config: Record<string, unknown>, access: Record<string, unk
   }
   if (mode === 'none' && Object.keys(asMap(asMap(config['platforms'])['users'])).length > 0) {
     mistakes.push({ path: 'platforms.users', message: 'nobody can say who they are; set access.mode' });
+  }
+  return mistakes;
+}
+
+/** Where the upstream says what callers may read, nothing can be theirs that it knows nothing of. */
+function checkCallers(
+  config: Record<string, unknown>,
+  access: Record<string, unknown>,
+  upstreams: readonly string[],
+): Mistake[] {
+  const registry = asMap(access['upstream'])['registry'];
+  const path = 'access.upstream.registry';
+  if (access['mode'] !== 'upstream') {
+    const message = 'callers are not asked for it; set access.mode to upstream';
+    return registry === null || registry === undefined ? [] : [{ path, message }];
+  }
+  const mistakes: Mistake[] = [];
+  if (!upstreams.includes(String(registry))) {
+    mistakes.push({ path, message: 'expected the upstream whose users and passwords clients show, such as ghcr.io' });
+  }
+  if (config['offline'] === true) {
+    mistakes.push({ path: 'access.mode', message: 'offline, no upstream can be asked what callers may read' });
+  }
+  for (const [index, entry] of mapsOf(config['repositories']).entries()) {
+    for (const key of ['pull', 'hosted', 'overlays'].filter((one) => isSet(entry, one) && entry[one] !== false)) {
+      const message = 'with access.mode upstream, the upstream alone says who may read, and knows nothing of this';
+      mistakes.push({ path: `repositories.${index}.${key}`, message });
+    }
+  }
+  for (const [index, { tls }] of mapsOf(config['listen']).entries()) {
+    if (!isSet(asMap(tls), 'clientCa')) continue;
+    const message = 'with access.mode upstream, no certificate says what a caller may read';
+    mistakes.push({ path: `listen.${index}.tls.clientCa`, message });
+  }
+  if (Object.keys(asMap(asMap(config['platforms'])['users'])).length > 0) {
+    mistakes.push({ path: 'platforms.users', message: 'with access.mode upstream nobody here knows who a caller is' });
   }
   return mistakes;
 }

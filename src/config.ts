@@ -89,7 +89,9 @@ const issuer = strict('a map such as { url: https://issuer.example, audience: na
 });
 
 const access = z.strictObject({
-  mode: z.enum(['none', 'basic', 'token', 'certificate'], { error: 'expected none, basic, token or certificate' }),
+  mode: z.enum(['none', 'basic', 'token', 'certificate', 'upstream'], {
+    error: 'expected none, basic, token, certificate or upstream',
+  }),
   htpasswd: text.nullable(),
   groups: z.record(text, names),
   pull: names,
@@ -102,6 +104,7 @@ const access = z.strictObject({
     keys: z.array(text, { error: 'expected a list of files' }),
   }),
   issuers: z.array(issuer, { error: 'expected a list of issuers' }),
+  upstream: z.strictObject({ registry: text.nullable(), granted: duration, refused: duration }),
 });
 
 const hosting = z.strictObject({
@@ -244,6 +247,8 @@ export const configSchema = z.strictObject({
     rememberedPasswords: count,
     wrongPasswords: count,
     wrongAddresses: count,
+    callerRights: count,
+    callerQuestions: count,
   }),
   log: z.strictObject({
     level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent'], {

@@ -71,7 +71,7 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
       onTrouble: adminTrouble(log),
     }));
   if (admin) closers.push(admin.stop);
-  if (config.access.mode === 'basic' || config.access.mode === 'token') warnOfPlainPasswords(config, log);
+  if (['basic', 'token', 'upstream'].includes(config.access.mode)) warnOfPlainPasswords(config, log);
   const edge = await startEdge({
     endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets, context))),
     limits: {

@@ -141,7 +141,7 @@ void t.test('access: basic needs a file of users', (t) => {
   t.same(mistakesOf([], { mode: 'basic' }), expected);
   t.same(mistakesOf([], { mode: 'basic', htpasswd: null }), expected);
   t.same(mistakesOf([], { mode: 'none', htpasswd: '/etc/narrows/users' }), [], 'and none takes one');
-  t.match(mistakesOf([], { mode: 'ldap' }), ['access.mode: expected none, basic, token or certificate']);
+  t.match(mistakesOf([], { mode: 'ldap' }), ['access.mode: expected none, basic, token, certificate or upstream']);
   t.match(mistakesOf([], { ...basic, groups: { ci: 'alice' } }), [`access.groups.ci: ${names}`]);
   t.match(mistakesOf([], { ...basic, pull: 'authenticated' }), [`access.pull: ${names}`]);
   t.end();
@@ -227,3 +227,48 @@ void t.test(
     t.end();
   },
 );
+
+void t.test('access: where the upstream says who may read, nothing else does', (t) => {
+  const asked: Tree = { mode: 'upstream', upstream: { registry: 'ghcr.io', granted: '60s', refused: '10s' } };
+  t.same(mistakesOf([{ name: 'ghcr.io/a/*', primary: 'linux/arm64' }], asked), []);
+  const missing = 'expected the upstream whose users and passwords clients show, such as ghcr.io';
+  const place = 'access.upstream.registry';
+  for (const registry of [null, 'nowhere.example']) {
+    const wrong = { ...asked, upstream: { registry, granted: '60s', refused: '10s' } };
+    t.same(mistakesOf([], wrong), [`${place}: ${missing}`]);
+  }
+  const unasked = { ...asked, mode: 'none' };
+  t.same(mistakesOf([], unasked), [`${place}: callers are not asked for it; set access.mode to upstream`]);
+  const alone = 'with access.mode upstream, the upstream alone says who may read, and knows nothing of this';
+  const overlays = [{ platform: 'linux/riscv64', from: 'ghcr.io/riscv/a' }];
+  const repositories = [
+    { name: 'ghcr.io/a/b', pull: ['alice'] },
+    { name: 'team/*', hosted: true },
+    { name: 'ghcr.io/a/c', overlays },
+  ];
+  t.same(mistakesOf(repositories, asked), [
+    `repositories.0.pull: ${alone}`,
+    `repositories.1.hosted: ${alone}`,
+    `repositories.2.overlays: ${alone}`,
+  ]);
+  const config: Tree = {
+    ...(parse(defaults) as Tree),
+    access: { ...(parse(defaults) as { access: Tree }).access, ...asked },
+  };
+  const platforms = { ...(config['platforms'] as Tree), users: { alice: 'linux/arm64' } };
+  const listen = [{ address: '127.0.0.1:5000', tls: { cert: 'c', key: 'k', clientCa: 'a' } }];
+  try {
+    parseConfig({ ...config, platforms, listen, offline: true });
+    t.fail('it was taken');
+  } catch (error) {
+    t.same((error as ConfigError).mistakes, [
+      { path: 'access.mode', message: 'offline, no upstream can be asked what callers may read' },
+      {
+        path: 'listen.0.tls.clientCa',
+        message: 'with access.mode upstream, no certificate says what a caller may read',
+      },
+      { path: 'platforms.users', message: 'with access.mode upstream nobody here knows who a caller is' },
+    ]);
+  }
+  t.end();
+});

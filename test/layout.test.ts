@@ -195,7 +195,7 @@ void t.test('one library, one home', (t) => {
     '@keyv/redis': /^src\/cache\/redis\.ts$/,
     '@redis/client': /^src\/cache\/redis(-connection)?\.ts$/,
     'lru-cache':
-      /^src\/(access\/(htpasswd|guesses|addresses)|cache\/(memory|disk|shared-records)|pull\/(tags|demand)|upstream\/tokens)\.ts$/,
+      /^src\/(access\/(htpasswd|guesses|addresses|verdicts)|cache\/(memory|disk|shared-records)|pull\/(tags|demand)|upstream\/tokens)\.ts$/,
     'node:sqlite': /^src\/cache\//,
     pino: /^src\/log\.ts$/,
     'prom-client': /^src\/metrics\.ts$/,
@@ -304,6 +304,7 @@ void t.test('every source file has its test', (t) => {
     'src/wiring/push-parts.ts': 'test/push/push.test.ts',
     'src/wiring/repository-rules.ts': 'test/pull/overlays.test.ts',
     'src/wiring/admin-api.ts': 'test/admin/server.test.ts',
+    'src/wiring/caller-rights.ts': 'test/pull/caller-rights.test.ts',
     'src/wiring/context.ts': 'test/pull/pull.test.ts',
     'src/wiring/disk-parts.ts': 'test/integration/bounds.test.ts',
     'src/wiring/observe.ts': 'test/pull/views.test.ts',

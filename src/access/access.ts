@@ -35,6 +35,17 @@ export type Credential =
 
 export const basicChallenge: Challenge = () => 'Basic realm="narrows", charset="UTF-8"';
 
+/** Users and passwords of an upstream are taken as they are: what they are good for is the upstream's to say. */
+export const callersAccess: Access = headerAccess(
+  (credential, address) =>
+    Promise.resolve(
+      credential.kind === 'password'
+        ? { ...anonymous, login: { username: credential.user, password: credential.password, address } }
+        : undefined,
+    ),
+  () => basicChallenge,
+);
+
 /** Credentials with each request: user and password (RFC 7617), or a token (RFC 6750). */
 export function headerAccess(check: Check, challengeFor: (asker: Asker) => Challenge): Access {
   return {

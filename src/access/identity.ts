@@ -8,8 +8,17 @@ export interface Identity {
   readonly groups: readonly string[];
   /** What the token is good for that was shown; undefined for everything that its user may. */
   readonly scopes?: readonly Scope[];
+  /** What the caller has shown for the upstream to look at; nobody here knows whether it is right. */
+  readonly login?: Login;
   /** How to say who one is; undefined where nobody can. */
   readonly challenge?: Challenge;
+}
+
+export interface Login {
+  readonly username: string;
+  readonly password: string;
+  /** Where it came from. */
+  readonly address: string | undefined;
 }
 
 /** A `WWW-Authenticate`. @param missing what a token would have to be good for */

@@ -5,6 +5,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Platform } from '../oci/platform.ts';
 import type { RepositoryName, Tag } from '../oci/reference.ts';
 import type { Registries } from '../upstream/registries.ts';
+import type { CallerRights } from './caller-rights.ts';
 import type { PlatformRules } from './choose-platform.ts';
 import type { FlightLimits, Landing } from './flight-options.ts';
 import type { Holding } from './offline.ts';
@@ -19,6 +20,8 @@ export interface PullParts {
   readonly registries: Registries;
   readonly graph: Graph;
   readonly rules: PullRules;
+  /** Where the upstream is asked what a caller may read; undefined where `rules` say it. */
+  readonly callers?: CallerRights | undefined;
   readonly observer: PullObserver;
   /** The images of a repository that were asked to stay here. */
   holding(repositoryKey: string): readonly Holding[];

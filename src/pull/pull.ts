@@ -11,6 +11,7 @@ import { parseRepositoryName } from '../oci/reference.ts';
 import type { ImageName } from '../oci/reference.ts';
 import type { Source } from '../upstream/registries.ts';
 import { createBlobs } from './blobs.ts';
+import type { ContentRoute } from './caller-rights.ts';
 import { choosePlatforms } from './choose-platform.ts';
 import type { CallerPlatforms } from './choose-platform.ts';
 import { createInspector } from './inspect.ts';
@@ -51,7 +52,9 @@ export interface Pull {
  */
 export function createPull(parts: PullParts): Pull {
   const { pullersOf } = parts.rules;
-  const mayPull = (by: Identity, key: string) => isAmong(by, pullersOf(key));
+  const { callers } = parts;
+  const mayPull = (by: Identity, key: string) =>
+    callers ? callers.isRemembered(by, key) : isAmong(by, pullersOf(key));
   const keeping = createKeeping(parts.graph, parts.rules.keep);
   const blobs = createBlobs(parts, keeping);
   const homes = createHomes(parts);
@@ -93,7 +96,8 @@ export function createPull(parts: PullParts): Pull {
     const platforms = choosePlatforms(request.caller, parts.rules.platforms, request.by);
     if (route.kind === 'ping') {
       // Where people can log in, clients learn that from here: those that get no challenge send no credentials later.
-      if (request.by.challenge && !request.by.scopes)
+      if (callers) await callers.requireLogin(request.by);
+      else if (request.by.challenge && !request.by.scopes)
         requireAmong(request.by, ['authenticated'], 'This is a registry.');
       return told(ping(request), understood(platforms));
     }
@@ -104,12 +108,7 @@ export function createPull(parts: PullParts): Pull {
     const source = parts.registries.find(route.name, route.namespace, request.endpointUpstream);
     const headers = understood(platforms, source.namespace);
     try {
-      requireAmong(
-        request.by,
-        pullersOf(source.key),
-        `You may not pull from ${source.key}.`,
-        repositoryScope(source.key, 'pull'),
-      );
+      await requireRight(request.by, source, route);
       const reply = await answer(request, route, source, platforms?.set);
       noteDemand(request, source, platforms?.set);
       return told(reply, headers);
@@ -118,6 +117,12 @@ export function createPull(parts: PullParts): Pull {
       // A refusal says too how the question was understood: most of all when that was the mistake.
       throw explained(error, route, source, platforms?.set).withHeaders(headers);
     }
+  }
+
+  async function requireRight(by: Identity, source: Source, route: ContentRoute): Promise<void> {
+    if (callers) return callers.require(by, source, route);
+    const scope = repositoryScope(source.key, 'pull');
+    return requireAmong(by, pullersOf(source.key), `You may not pull from ${source.key}.`, scope);
   }
 
   /** Who says what it runs is believed; of the others, what they fetch of an index tells it. */
@@ -139,7 +144,7 @@ export function createPull(parts: PullParts): Pull {
 
   async function answer(
     request: PullRequest,
-    route: Exclude<Route, { kind: 'ping' | 'catalog' }>,
+    route: ContentRoute,
     source: Source,
     set: PlatformSet | undefined,
   ): Promise<Reply> {

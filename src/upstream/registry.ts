@@ -7,15 +7,13 @@ import type { Answer, ReadLimits } from './answers.ts';
 import { budgetOf } from './budget.ts';
 import { createRequester, toTrouble } from './requests.ts';
 import type { UpstreamOptions } from './requests.ts';
-import type { BlobAnswer, Budget, ManifestHead, Upstream } from './upstream.ts';
+import type { BlobAnswer, Budget, CallersUpstream, ManifestHead, Upstream } from './upstream.ts';
 
 export interface RegistryOptions extends UpstreamOptions {
   readonly maxManifestBytes: number;
 }
 
-export interface Registry extends Upstream {
-  close(): Promise<void>;
-}
+export interface Registry extends Upstream, CallersUpstream {}
 
 /** A registry of the OCI distribution specification, read from. */
 export function createRegistry(options: RegistryOptions): Registry {
@@ -154,6 +152,12 @@ export function createRegistry(options: RegistryOptions): Registry {
     },
 
     budget: () => budget,
+
+    async enter() {
+      const answer = await requester.send({ method: 'GET', path: '/v2/', headers: {} });
+      await drain(answer.body);
+      if (answer.status !== 200) throw refusal(answer, 'anything', false);
+    },
 
     close: () => requester.close(),
   };

@@ -47,8 +47,8 @@ export interface Request {
   /** Path and query below the upstream's URL. */
   readonly path: string;
   readonly headers: Record<string, string>;
-  /** The repository that the request is about: the scope of its token. */
-  readonly repository: string;
+  /** The repository that the request is about: the scope of its token. Without one, a token of no scope will do. */
+  readonly repository?: string;
   /** A blob's bytes are asked for: such answers are long, and must not be in the way of questions. */
   readonly isBody?: boolean;
 }
@@ -164,7 +164,7 @@ export function createRequester(options: UpstreamOptions): Requester {
 
   return {
     async send(request) {
-      const scope = `repository:${request.repository}:pull`;
+      const scope = request.repository === undefined ? '' : `repository:${request.repository}:pull`;
       if (underWay >= limits.maxRequests) {
         throw new NarrowsError('overloaded', `${underWay} requests to ${name} are waiting already.`, {
           retryAfterS: 5,

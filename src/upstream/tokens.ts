@@ -177,14 +177,14 @@ function tokenRequest(
       grant_type: 'refresh_token',
       refresh_token: credential.token,
       client_id: 'narrows',
-      scope,
+      ...(scope !== '' && { scope }),
       ...(service !== undefined && { service }),
     }).toString();
     return { method: 'POST', url: realm, headers: { 'content-type': 'application/x-www-form-urlencoded' }, body };
   }
   const url = new URL(realm);
   if (service !== undefined) url.searchParams.set('service', service);
-  url.searchParams.append('scope', scope);
+  if (scope !== '') url.searchParams.append('scope', scope);
   return { method: 'GET', url, headers: credential ? { authorization: basic(credential) } : {} };
 }
 

@@ -19,6 +19,13 @@ export interface Upstream {
   budget?(): Budget | undefined;
 }
 
+/** A registry as one caller sees it, for the time of a question. */
+export interface CallersUpstream extends Pick<Upstream, 'name' | 'head' | 'manifest' | 'blobHead' | 'list'> {
+  /** Passes where the registry takes the caller's credential. @throws NarrowsError denied, and trouble as above */
+  enter(): Promise<void>;
+  close(): Promise<void>;
+}
+
 /** How many manifests may still be fetched, of how many within one window. */
 export interface Budget {
   readonly remaining: number;

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { basicChallenge, certificateAccess, headerAccess, openAccess } from '../access/access.ts';
+import { basicChallenge, callersAccess, certificateAccess, headerAccess, openAccess } from '../access/access.ts';
 import type { Access, Asker, Check } from '../access/access.ts';
 import { createBcrypt } from '../access/bcrypt.ts';
 import { createGuesses } from '../access/guesses.ts';
@@ -30,6 +30,7 @@ type GroupsOf = (user: string) => readonly string[];
 export async function openAccessParts(context: Context, keyOf: TokenServiceOptions['keyOf']): Promise<AccessParts> {
   const { mode, groups, issuers } = context.config.access;
   if (mode === 'none') return { access: openAccess };
+  if (mode === 'upstream') return { access: callersAccess };
   const members = Object.entries(groups);
   const groupsOf = (user: string) => members.filter(([, users]) => users.includes(user)).map(([group]) => group);
   const isUser = (name: string) => !reservedNames.includes(name) && !Object.hasOwn(groups, name);

@@ -8,6 +8,7 @@ import { createHostedRegistry } from '../push/hosted-registry.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { createRegistries } from '../upstream/registries.ts';
 import type { Registries } from '../upstream/registries.ts';
+import { openCallerRights } from './caller-rights.ts';
 import type { Context } from './context.ts';
 import { observe } from './observe.ts';
 import { pullRules } from './pull-rules.ts';
@@ -35,8 +36,9 @@ export async function openPullWork(context: Context): Promise<PullWork> {
   const own = context.isCommand ? { ...rules, pullersOf: () => ['anonymous'] } : rules;
   const storage = await openStorage(context);
   const upstreams = await openUpstreams(context);
+  const callers = openCallerRights(context, storage.records, upstreams);
   const over: PullWork['over'] = (change) => {
-    const changed = new Map([...upstreams].map(([name, upstream]) => [name, change(upstream)]));
+    const changed = new Map([...upstreams.all].map(([name, upstream]) => [name, change(upstream)]));
     const pull = createPull({
       store: storage.store,
       records: storage.records,
@@ -44,6 +46,7 @@ export async function openPullWork(context: Context): Promise<PullWork> {
       graph: storage.graph,
       registries: createRegistries(changed, config.defaultUpstream, hostedRegistry(config, storage)),
       rules: own,
+      callers,
       observer: observe(log, metrics.pull),
       holding: storage.holding,
       now,
@@ -51,7 +54,7 @@ export async function openPullWork(context: Context): Promise<PullWork> {
     closers.push(() => pull.close());
     return pull;
   };
-  const registries = createRegistries(upstreams, config.defaultUpstream, hostedRegistry(config, storage));
+  const registries = createRegistries(upstreams.all, config.defaultUpstream, hostedRegistry(config, storage));
   return { storage, pull: over((upstream) => upstream), sets, over, keyOf: keysOf(registries) };
 }
 

@@ -42,7 +42,8 @@ export function repositoryRules({ repositories, access, hosting }: Config): Repo
     settingsOf: (key) => found(key)?.settings,
     hostedOf: (key) => found(key)?.hosted || undefined,
     pullersOf(key) {
-      if (access.mode === 'none') return ['anonymous'];
+      // Where the upstream says who may read, nothing is said here.
+      if (access.mode === 'none' || access.mode === 'upstream') return ['anonymous'];
       const { pull = access.pull, hosted } = found(key) ?? {};
       // Who pushes asks what is there already.
       return hosted ? [...pull, ...hosted.push, ...(hosted.owners ?? []).flatMap(({ owners }) => owners)] : pull;

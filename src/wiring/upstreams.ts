@@ -1,34 +1,56 @@
 import { readFile } from 'node:fs/promises';
+import type { Login } from '../access/identity.ts';
 import type { Config } from '../config.ts';
 import { createCredentials, dockerConfigSource } from '../upstream/credentials.ts';
 import type { CredentialSource } from '../upstream/credentials.ts';
 import { createOfflineRegistry } from '../upstream/offline.ts';
 import { createRegistry } from '../upstream/registry.ts';
-import type { Registry } from '../upstream/registry.ts';
-import type { Upstream } from '../upstream/upstream.ts';
+import type { RegistryOptions } from '../upstream/registry.ts';
+import type { CallersUpstream, Upstream } from '../upstream/upstream.ts';
 import type { Context } from './context.ts';
 
-/** All registries that the configuration names, by their names; offline, they have no sockets to open. */
-export async function openUpstreams(context: Context): Promise<Map<string, Upstream>> {
-  const { config, closers } = context;
-  const upstreams = new Map<string, Upstream>();
-  for (const name of Object.keys(config.upstreams)) {
-    if (config.offline) {
-      upstreams.set(name, createOfflineRegistry(name));
-      continue;
-    }
-    const registry = await openRegistry(name, context);
-    closers.push(() => registry.close());
-    upstreams.set(name, registry);
-  }
-  return upstreams;
+export interface Upstreams {
+  /** All registries that the configuration names, by their names; offline, they have no sockets to open. */
+  readonly all: ReadonlyMap<string, Upstream>;
+  /** One of them as it is to a caller, with nothing that is this mirror's own. */
+  asCaller(name: string, login: Login | undefined): CallersUpstream;
 }
 
-async function openRegistry(name: string, { config, now, metrics, pseudonym }: Context): Promise<Registry> {
+export async function openUpstreams(context: Context): Promise<Upstreams> {
+  const { config, closers, now } = context;
+  const all = new Map<string, Upstream>();
+  const opened = new Map<string, RegistryOptions>();
+  for (const name of Object.keys(config.upstreams)) {
+    if (config.offline) {
+      all.set(name, createOfflineRegistry(name));
+      continue;
+    }
+    const options = await registryOptions(name, context);
+    const registry = createRegistry(options);
+    closers.push(() => registry.close());
+    opened.set(name, options);
+    all.set(name, registry);
+  }
+  return {
+    all,
+    asCaller(name, login) {
+      const { clientCertificate: _ours, limits, ...options } = opened.get(name)!;
+      const credential: CredentialSource = () => Promise.resolve(login && { kind: 'password', ...login });
+      const callers = { maxConnections: 2, maxRequests: 2, maxTokens: 2 };
+      return createRegistry({
+        ...options,
+        credentials: createCredentials(credential, now),
+        limits: { ...limits, ...callers },
+      });
+    },
+  };
+}
+
+async function registryOptions(name: string, { config, now, metrics, pseudonym }: Context): Promise<RegistryOptions> {
   const { limits } = config;
   const settings = config.upstreams[name]!;
   const url = new URL(settings.url);
-  return createRegistry({
+  return {
     name,
     url,
     credentials: createCredentials(credentialSource(settings, config.dockerConfig, url), now),
@@ -49,7 +71,7 @@ async function openRegistry(name: string, { config, now, metrics, pseudonym }: C
     now,
     onAnswer: metrics.upstreamAnswered,
     onBytes: metrics.upstreamSent,
-  });
+  };
 }
 
 async function readPair({ cert, key }: { cert: string; key: string }): Promise<{ cert: string; key: string }> {
