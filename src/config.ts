@@ -107,6 +107,9 @@ const access = z.strictObject({
   upstream: z.strictObject({ registry: text.nullable(), granted: duration, refused: duration }),
 });
 
+const percentError = 'expected a whole number from 0 to 100';
+const percent = z.int({ error: percentError }).min(0, { error: percentError }).max(100, { error: percentError });
+
 const hosting = z.strictObject({
   history: count,
   unused: duration,
@@ -115,8 +118,6 @@ const hosting = z.strictObject({
   uploadSize: size,
   uploadIdle: duration,
 });
-
-const percent = 'expected a whole number from 0 to 100';
 
 const hours = z
   .string({ error: 'expected hours of the day such as 01:00-05:30' })
@@ -130,7 +131,7 @@ const warm = z.strictObject({
   bandwidth: size.refine((bytes) => bytes > 0, { error: 'expected more than nothing' }).nullable(),
   downloads: count,
   learnt: duration.nullable(),
-  spare: z.int({ error: percent }).min(0, { error: percent }).max(100, { error: percent }),
+  spare: percent,
   patience: wait,
   retries: count,
   retryDelay: wait,
@@ -211,7 +212,13 @@ export const configSchema = z.strictObject({
     redis,
     s3,
   }),
-  tags: z.strictObject({ fresh: duration, missing: duration, stale: duration, rules: z.array(tagRule) }),
+  tags: z.strictObject({
+    fresh: duration,
+    missing: duration,
+    stale: duration,
+    spare: percent,
+    rules: z.array(tagRule),
+  }),
   repositories: z.array(repository, { error: 'expected a list of repositories' }),
   hosting,
   access,

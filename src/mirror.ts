@@ -11,13 +11,14 @@ import type { Answered } from './http/answered.ts';
 import type { Endpoint } from './http/server.ts';
 import type { Tls } from './http/tls.ts';
 import type { Log } from './log.ts';
-import { createMetrics } from './metrics.ts';
-import type { Metrics } from './metrics.ts';
+import { createMetrics } from './metrics/metrics.ts';
 import type { PlatformSet } from './oci/platform.ts';
 import type { Context, Team } from './wiring/context.ts';
 import { adminTrouble, createAdminApi } from './wiring/admin-api.ts';
 import { openAccessParts } from './wiring/access-parts.ts';
 import { startKeeper } from './wiring/keeper.ts';
+import { liveOf, processReport } from './wiring/live.ts';
+import type { ProcessReport } from './wiring/live.ts';
 import { openPullWork } from './wiring/pull-parts.ts';
 import { openPush } from './wiring/push-parts.ts';
 
@@ -26,7 +27,8 @@ export interface Mirror {
   /** The ports of `listen`, in its order; of use where the configuration says 0. */
   readonly ports: readonly number[];
   readonly adminPort: number | undefined;
-  readonly metrics: Pick<Metrics, 'toJson'>;
+  /** What it has to tell of itself, for another process to put together with others. */
+  report(): Promise<ProcessReport>;
   /** Finishes what runs, within the grace that the configuration gives. */
   stop(): Promise<void>;
 }
@@ -57,6 +59,12 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
   const work = await openPullWork(context);
   const { access, tokens } = await openAccessParts(context, work.keyOf);
   const { pull, sets } = work;
+  const startedAtMs = context.now();
+  const report = () => processReport(metrics, work);
+  const live = async () => {
+    const { metrics: found, downloads } = await report();
+    return liveOf(found, downloads, { nowMs: context.now(), startedAtMs, isOffline: config.offline });
+  };
   let isReady = false;
   // Of several workers, the process that started them answers for all.
   const address = config.admin.address === null || team ? undefined : parseAddress(config.admin.address);
@@ -67,7 +75,7 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
       isReady: () => isReady,
       isOffline: config.offline,
       metrics: metrics.render,
-      api: createAdminApi(work),
+      api: createAdminApi(work, live),
       onTrouble: adminTrouble(log),
     }));
   if (admin) closers.push(admin.stop);
@@ -105,7 +113,7 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
     isReady = false;
     return edge.stop(limits.stopGrace);
   });
-  return { ports: edge.ports, adminPort: admin?.port, metrics };
+  return { ports: edge.ports, adminPort: admin?.port, report };
 }
 
 /** A password that crosses a network as it is belongs to whoever listens there. */

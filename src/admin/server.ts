@@ -20,6 +20,8 @@ export interface AdminOptions {
 export interface AdminApi {
   /** How much of an image is here, by platform. */
   inspect(image: string, platforms: readonly string[]): Promise<unknown>;
+  /** What goes on now, for people who look on. */
+  live(): Promise<unknown>;
   /** Tags that are known here, in the order of their names, with the digest that each last meant. */
   images(after: string | undefined, count: number): Promise<unknown>;
 }
@@ -36,7 +38,7 @@ interface Answer {
 }
 
 const maxPage = 1000;
-const usage = 'There is: /healthz /readyz /metrics /api/images /api/inspect?image=…&platform=…\n';
+const usage = 'There is: /healthz /readyz /metrics /api/live /api/images /api/inspect?image=…&platform=…\n';
 
 /** The listener for operators and probes, apart from the clients'. */
 export async function startAdmin(options: AdminOptions): Promise<Admin> {
@@ -82,6 +84,8 @@ async function answer({ isReady, isOffline, metrics, api }: AdminOptions, target
         : { status: 503, text: 'not ready\n' };
     case '/metrics':
       return { status: 200, ...(await metrics()) };
+    case '/api/live':
+      return json(await api.live());
     case '/api/images':
       return json(await api.images(searchParams.get('after') ?? undefined, pageSize(searchParams.get('n'))));
     case '/api/inspect': {

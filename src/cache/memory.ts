@@ -13,8 +13,13 @@ export interface MemoryOptions {
 /** What an entry costs beside its bytes: the key, the map's node, the buffer's head. */
 const entryOverheadBytes = 512;
 
+export interface MemoryTier extends Tier {
+  /** What its entries cost. */
+  heldBytes(): number;
+}
+
 /** Manifests, configs and small layers, by bytes and least recent use. */
-export function createMemoryTier({ maxBytes, maxBlobBytes }: MemoryOptions): Tier {
+export function createMemoryTier({ maxBytes, maxBlobBytes }: MemoryOptions): MemoryTier {
   const entries =
     maxBytes > 0
       ? new LRUCache<Digest, Buffer>({
@@ -25,6 +30,7 @@ export function createMemoryTier({ maxBytes, maxBlobBytes }: MemoryOptions): Tie
       : undefined;
   return {
     name: 'memory',
+    heldBytes: () => entries?.calculatedSize ?? 0,
     open(digest): Promise<Blob | undefined> {
       const bytes = entries?.get(digest);
       return Promise.resolve(bytes && bytesBlob(bytes, 'hit-memory'));

@@ -21,6 +21,8 @@ export interface TiersOptions {
   onTrouble(tier: TierName, error: unknown): void;
   /** A tier was passed by, because it is being left alone. */
   onSkip?(tier: TierName): void;
+  /** How long it took a tier to open something, or to say that it has it not. */
+  onAnswered?(tier: TierName, ms: number): void;
 }
 
 export interface TieredStore extends Store {
@@ -30,7 +32,7 @@ export interface TieredStore extends Store {
 
 /** Memory, disk, and what is farther away. What is small comes up when it is asked for. */
 export function createStore(options: TiersOptions): TieredStore {
-  const { memory, disk, far = [], maxMemoryBlobBytes, onTrouble, onSkip = () => undefined } = options;
+  const { memory, disk, far = [], maxMemoryBlobBytes, onTrouble, onSkip = () => undefined, onAnswered } = options;
   const spreader = createSpreader({ disk, tiers: far.map(({ tier }) => tier), attempt });
 
   async function attempt<T>(tier: Tier, action: () => Promise<T>): Promise<T | undefined> {
@@ -42,6 +44,14 @@ export function createStore(options: TiersOptions): TieredStore {
       else onTrouble(tier.name, error);
       return undefined;
     }
+  }
+
+  /** Memory answers at once: it is not worth measuring. */
+  async function timed<T>({ name }: Tier, action: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    const result = await action();
+    onAnswered?.(name, performance.now() - started);
+    return result;
   }
 
   /** A small blob is verified whole before it is answered, so a rotten copy is a miss that no client sees. */
@@ -56,7 +66,7 @@ export function createStore(options: TiersOptions): TieredStore {
     const near = await attempt(memory, () => memory.open(digest));
     if (near) return near;
     return attempt(disk, async () => {
-      const blob = await disk.open(digest);
+      const blob = await timed(disk, () => disk.open(digest));
       return blob && blob.size <= maxMemoryBlobBytes ? bringUp(digest, blob) : blob;
     });
   }
@@ -64,7 +74,7 @@ export function createStore(options: TiersOptions): TieredStore {
   async function openFar(digest: Digest, except?: ReadonlySet<CacheState>): Promise<Blob | undefined> {
     for (const { tier } of far) {
       if (except?.has(`hit-${tier.name}`)) continue;
-      const blob = await attempt(tier, () => tier.open(digest));
+      const blob = await attempt(tier, () => timed(tier, () => tier.open(digest)));
       if (blob) return blob;
     }
     return undefined;
@@ -92,7 +102,7 @@ export function createStore(options: TiersOptions): TieredStore {
       const bytes = near && (await readAll(near).catch(() => undefined));
       if (bytes) return { bytes, state: near.state };
       for (const { tier } of far) {
-        const found = await attempt(tier, () => readFar(tier, digest, maxBytes));
+        const found = await attempt(tier, () => timed(tier, () => readFar(tier, digest, maxBytes)));
         if (!found) continue;
         await keepNear(digest, found);
         return { bytes: found, state: `hit-${tier.name}` };

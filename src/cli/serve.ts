@@ -107,7 +107,7 @@ async function serveAsWorker(config: Config, log: Log, link: WorkerLink, io: Io)
   let mirror: Mirror | undefined;
   try {
     mirror = await startOne(config, log, link);
-    link.onMetrics(mirror.metrics.toJson);
+    link.onReport(mirror.report);
     link.serving(mirror.ports);
   } catch (error) {
     link.failed((error as Error).message);

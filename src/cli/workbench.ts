@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Config } from '../config.ts';
 import { createLog } from '../log.ts';
-import { createMetrics } from '../metrics.ts';
+import { createMetrics } from '../metrics/metrics.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { platformsOf } from '../wiring/admin-api.ts';
 import { openPullWork } from '../wiring/pull-parts.ts';

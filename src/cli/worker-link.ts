@@ -3,7 +3,7 @@ import type { Worker } from 'node:cluster';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { CoordinatorLink } from '../fleet/worker-fleet.ts';
-import type { MetricsJson } from '../metrics.ts';
+import type { ProcessReport } from '../wiring/live.ts';
 import type { Io } from './io.ts';
 
 /** What workers say to the process that started them. */
@@ -14,12 +14,12 @@ export type FromWorker =
   | { readonly kind: 'serving'; readonly ports: readonly number[] }
   /** It cannot start, and waits for its stop: whoever started it tells why, once for all. */
   | { readonly kind: 'failed'; readonly reason: string }
-  | { readonly kind: 'metrics'; readonly id: number; readonly metrics: MetricsJson };
+  | { readonly kind: 'report'; readonly id: number; readonly report: ProcessReport };
 
 export type ToWorker =
   /** `place` is the socket of who leads; absent for whoever asked. */
   | { readonly kind: 'seat'; readonly id: number; readonly place: string | undefined }
-  | { readonly kind: 'metrics'; readonly id: number }
+  | { readonly kind: 'report'; readonly id: number }
   | { readonly kind: 'stop' };
 
 /** A worker's side of it. */
@@ -30,7 +30,7 @@ export interface WorkerLink {
   serving(ports: readonly number[]): void;
   failed(reason: string): void;
   onStop(callback: () => void): void;
-  onMetrics(answer: () => Promise<MetricsJson>): void;
+  onReport(answer: () => Promise<ProcessReport>): void;
 }
 
 /** Tells a worker the folder of the workers' sockets. */
@@ -50,15 +50,15 @@ function linkOf(worker: Worker, place: string): WorkerLink {
   const seats = new Map<number, (place: string | undefined) => void>();
   let questions = 0;
   let stop: (() => void) | undefined;
-  let metrics: (() => Promise<MetricsJson>) | undefined;
+  let report: (() => Promise<ProcessReport>) | undefined;
   const tell = (message: FromWorker) => void (worker.isConnected() && worker.send(message));
 
   worker.on('message', (message: ToWorker) => {
     if (message.kind === 'seat') seats.get(message.id)?.(message.place);
     else if (message.kind === 'stop') stop?.();
-    else if (message.kind === 'metrics') {
+    else if (message.kind === 'report') {
       const { id } = message;
-      void metrics?.().then((found) => tell({ kind: 'metrics', id, metrics: found }));
+      void report?.().then((found) => tell({ kind: 'report', id, report: found }));
     }
   });
   // Without those who coordinate there is no one machine any more.
@@ -92,6 +92,6 @@ function linkOf(worker: Worker, place: string): WorkerLink {
     serving: (ports) => tell({ kind: 'serving', ports }),
     failed: (reason) => tell({ kind: 'failed', reason }),
     onStop: (callback) => void (stop = callback),
-    onMetrics: (answer) => void (metrics = answer),
+    onReport: (answer) => void (report = answer),
   };
 }

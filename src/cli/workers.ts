@@ -8,10 +8,11 @@ import { parseAddress } from '../config-values.ts';
 import type { Config } from '../config.ts';
 import { createCoordinator } from '../fleet/coordinator.ts';
 import type { Log } from '../log.ts';
-import { createMetrics, joinMetrics } from '../metrics.ts';
-import type { MetricsJson } from '../metrics.ts';
+import { createMetrics, joinMetrics, joinMetricsJson } from '../metrics/metrics.ts';
 import { adminTrouble, createAdminApi } from '../wiring/admin-api.ts';
 import { startKeeper } from '../wiring/keeper.ts';
+import { liveOf, processReport } from '../wiring/live.ts';
+import type { ProcessReport } from '../wiring/live.ts';
 import { openPullWork } from '../wiring/pull-parts.ts';
 import { CommandError } from './io.ts';
 import { workerVariable } from './worker-link.ts';
@@ -41,7 +42,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     throw new CommandError(1, message, { cause });
   });
   const serving = new Map<number, readonly number[]>();
-  const asked = new Map<number, (metrics: MetricsJson) => void>();
+  const asked = new Map<number, (report: ProcessReport) => void>();
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => undefined);
   const ready = Promise.withResolvers<readonly number[]>();
@@ -87,8 +88,8 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
         tell({ kind: 'stop' });
         if (!isUp) return giveUp(new CommandError(1, message.reason));
         return log.error({ worker: worker.id, err: message.reason }, 'a worker could not start');
-      case 'metrics':
-        return asked.get(message.id)?.(message.metrics);
+      case 'report':
+        return asked.get(message.id)?.(message.report);
       default:
         // Messages of the runtime itself.
         return message satisfies never;
@@ -112,21 +113,20 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     fail(error);
   }
 
-  async function metrics(): Promise<{ text: string; contentType: string }> {
+  async function reports(): Promise<ProcessReport[]> {
     const answers = Object.values(cluster.workers ?? {}).map((worker) => {
       const id = questions++;
-      return new Promise<MetricsJson | undefined>((resolve) => {
+      return new Promise<ProcessReport | undefined>((resolve) => {
         // One that hangs must not hide the others.
         const timer = setTimeout(resolve, 1000, undefined);
         asked.set(id, (answer) => {
           clearTimeout(timer);
           resolve(answer);
         });
-        if (worker?.isConnected()) worker.send({ kind: 'metrics', id } satisfies ToWorker);
+        if (worker?.isConnected()) worker.send({ kind: 'report', id } satisfies ToWorker);
       }).finally(() => asked.delete(id));
     });
-    const found = (await Promise.all(answers)).filter((one) => one !== undefined);
-    return joinMetrics([...found, await own.toJson()]);
+    return (await Promise.all(answers)).filter((one) => one !== undefined);
   }
 
   async function stop(): Promise<void> {
@@ -155,14 +155,22 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     const context = { config, log, metrics: own, now: Date.now, closers };
     const work = await openPullWork(context);
     startKeeper(context, work);
+    const all = async () => [...(await reports()), await processReport(own, work)];
+    const startedAtMs = Date.now();
+    const live = async () => {
+      const found = await all();
+      const joined = await joinMetricsJson(found.map(({ metrics }) => metrics));
+      const downloads = found.flatMap((one) => one.downloads);
+      return liveOf(joined, downloads, { nowMs: Date.now(), startedAtMs, isOffline: config.offline });
+    };
     const admin =
       address &&
       (await startAdmin({
         ...address,
         isReady,
         isOffline: config.offline,
-        metrics,
-        api: createAdminApi(work),
+        metrics: async () => joinMetrics((await all()).map(({ metrics }) => metrics)),
+        api: createAdminApi(work, live),
         onTrouble: adminTrouble(log),
       }));
     if (admin) closers.push(admin.stop);

@@ -5,6 +5,7 @@ import type { Blob, CacheState } from '../cache/tier.ts';
 import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import { Flight } from './flight.ts';
+import type { FlightProgress } from './flight-options.ts';
 import { createOnce } from './once.ts';
 import type { Keeping } from './keeping.ts';
 import type { PullParts } from './parts.ts';
@@ -25,6 +26,8 @@ export interface Blobs {
   readSmall(source: Source, digest: Digest, maxBytes: number): Promise<Buffer | undefined>;
   /** Resolves when no download of it is under way here any more, and what it kept has its name. */
   landed(source: Source, digest: Digest): Promise<void>;
+  /** What runs now, and what came since the last look is told of. */
+  downloads(): Download[];
   /** Ends every download; for the end of the program. */
   close(): Promise<void>;
 }
@@ -35,6 +38,18 @@ const minWindowBytes = 512 * 1024;
 interface Running {
   readonly flight: Flight;
   readonly sourceKey: string;
+  readonly digest: Digest;
+  readonly startedAtMs: number;
+  /** Of its bytes, those that were told of. */
+  toldBytes: number;
+}
+
+/** A download that runs, for those who look on. */
+export interface Download extends FlightProgress {
+  readonly digest: Digest;
+  readonly repository: string;
+  readonly platforms: readonly string[];
+  readonly startedAtMs: number;
 }
 
 /**
@@ -43,7 +58,8 @@ interface Running {
  * Bytes are shared by digest, but that a repository holds them is each repository's own fact: where it is not known,
  * its upstream is asked, so that nobody reads through one repository what only another may show.
  */
-export function createBlobs({ store, records, fleets, graph, rules, observer }: PullParts, keeping: Keeping): Blobs {
+export function createBlobs(parts: PullParts, keeping: Keeping): Blobs {
+  const { store, records, fleets, graph, rules, observer, now } = parts;
   /** Those that can be joined. Each upstream has its own: a slow one must not hold up those who asked another. */
   const flights = new Map<string, Running>();
   /** All that have not landed, also those that nobody can join any more. */
@@ -104,6 +120,7 @@ export function createBlobs({ store, records, fleets, graph, rules, observer }: 
       if (running) {
         if (running.sourceKey === source.key || isConfirmed) {
           const blob = await board(running, 'joined', source, digest);
+          if (blob) observer.flightJoined();
           if (blob) return blob;
         } else {
           await confirm(source, digest);
@@ -179,10 +196,14 @@ export function createBlobs({ store, records, fleets, graph, rules, observer }: 
       },
       // Whoever asks next goes by what the upstream says then: the digest decides anyway.
       onOtherSize: () => void records.blobs.delete(contentKey(source, digest)),
-      onMismatch: () => sources.onMismatch(),
+      async onMismatch() {
+        observer.flightMismatched(digest);
+        await sources.onMismatch();
+      },
+      onResume: () => observer.flightResumed(),
       onTrouble: (error) => observer.trouble(`keeping ${digest}`, error),
     });
-    const running = { flight, sourceKey: source.key };
+    const running = { flight, sourceKey: source.key, digest, startedAtMs: now(), toldBytes: 0 };
     flights.set(flightKey(source, digest), running);
     airborne.add(running);
     observer.flightStarted(digest);
@@ -194,10 +215,19 @@ export function createBlobs({ store, records, fleets, graph, rules, observer }: 
     const landing = await running.flight.landed;
     if (landing.outcome === 'done') await noteLanding(source, digest);
     landings++;
+    tell(running);
     airborne.delete(running);
     if (flights.get(flightKey(source, digest)) === running) flights.delete(flightKey(source, digest));
     observer.flightLanded(digest, landing);
     await sources.landed(landing);
+  }
+
+  /** Counted while it comes: a large blob takes long. */
+  function tell(running: Running): void {
+    const { freshBytes, origin } = running.flight.progress;
+    if (origin !== 'miss' || freshBytes <= running.toldBytes) return;
+    observer.flightReceived(graph.served(running.digest).platforms, freshBytes - running.toldBytes);
+    running.toldBytes = freshBytes;
   }
 
   async function noteLanding(source: Source, digest: Digest): Promise<void> {
@@ -231,6 +261,14 @@ export function createBlobs({ store, records, fleets, graph, rules, observer }: 
       if (blob.size <= maxBytes) return readAll(blob);
       await blob.close();
       return undefined;
+    },
+
+    downloads() {
+      return [...airborne].map((running) => {
+        tell(running);
+        const { flight, digest, sourceKey: repository, startedAtMs } = running;
+        return { ...flight.progress, digest, repository, platforms: graph.served(digest).platforms, startedAtMs };
+      });
     },
 
     async landed(source, digest) {

@@ -25,6 +25,8 @@ export interface FlightOptions {
   onOtherSize?(): void;
   /** All has come, and it is other content than that of the digest. */
   onMismatch?(): Promise<void>;
+  /** It broke off, and is taken up where it stopped. */
+  onResume?(): void;
   onTrouble(error: unknown): void;
 }
 
@@ -39,6 +41,17 @@ export interface FlightAnswer extends BlobAnswer {
 /** How a flight ended; `abandoned` is nobody's fault. */
 export type Landing =
   { readonly outcome: 'done' | 'abandoned' } | { readonly outcome: 'failed'; readonly error: unknown };
+
+/** How far a flight has come. */
+export interface FlightProgress {
+  readonly receivedBytes: number;
+  /** Of these, what came in this flight: the rest was left from before. */
+  readonly freshBytes: number;
+  /** Absent while nobody has told. */
+  readonly size?: number;
+  readonly readers: number;
+  readonly origin: CacheState;
+}
 
 /** Someone who reads along. */
 export interface FlightReader {

@@ -2,10 +2,10 @@ import type { Hash } from 'node:crypto';
 import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
 import type { Blob, CacheState, Partial } from '../cache/tier.ts';
-import type { FlightAnswer, FlightOptions, FlightReader, Landing } from './flight-options.ts';
+import type { FlightAnswer, FlightOptions, FlightProgress, FlightReader, Landing } from './flight-options.ts';
 import { resuming, unlessAborted } from './resuming.ts';
 import { takeUp } from './take-up.ts';
-import { createWindow } from './window.ts';
+import { createWindow, slowest } from './window.ts';
 
 /**
  * One download that any number of readers share. They follow the growing copy, not each other: the upstream sends at
@@ -21,7 +21,7 @@ export class Flight {
 
   readonly #options: FlightOptions;
   #hash: Hash;
-  #window;
+  #window = createWindow();
   readonly #readers = new Set<FlightReader>();
   readonly #headKnown = Promise.withResolvers<void>();
   readonly #verified = Promise.withResolvers<void>();
@@ -29,6 +29,8 @@ export class Flight {
   #changed = Promise.withResolvers<void>();
   #size: number | undefined;
   #received = 0;
+  /** What was left from before. */
+  #startBytes = 0;
   #flushed = 0;
   #partial: Partial | undefined;
   /** The tier takes what comes: false from its first failure on. */
@@ -45,7 +47,6 @@ export class Flight {
   constructor(options: FlightOptions) {
     this.#options = options;
     this.#hash = startHash(options.digest);
-    this.#window = createWindow();
     // Nobody may be listening to either when they fail: readers get the failure from their reads.
     this.#headKnown.promise.catch(() => undefined);
     this.#verified.promise.catch(() => undefined);
@@ -58,6 +59,16 @@ export class Flight {
   /** Can a reader start at any place? Not at the end of a flight, nor once content is gone that only the window held. */
   get isJoinable(): boolean {
     return !this.#over && !this.#abort.signal.aborted && this.#window.start <= this.#flushed;
+  }
+
+  get progress(): FlightProgress {
+    return {
+      receivedBytes: this.#received,
+      freshBytes: this.#received - this.#startBytes,
+      ...(this.#size !== undefined && { size: this.#size }),
+      readers: this.#readers.size,
+      origin: this.#origin,
+    };
   }
 
   /**
@@ -120,10 +131,11 @@ export class Flight {
           limits: this.#options.limits,
           received: () => this.#received,
           isPromised: () => this.#isBegun,
+          onResume: () => this.#options.onResume?.(),
           signal: this.#abort.signal,
         });
       }
-      await this.#flush();
+      while (this.#writing) await this.#writing;
       if (!finish(this.#hash, this.#options.digest)) {
         this.#isWrong = true;
         await this.#options.onMismatch?.();
@@ -149,7 +161,7 @@ export class Flight {
     const { partial, hash, size } = taken;
     [this.#hash, this.#partial, this.#isKept] = [hash, partial, true];
     this.#window = createWindow(partial.startBytes);
-    this.#received = this.#flushed = partial.startBytes;
+    this.#received = this.#flushed = this.#startBytes = partial.startBytes;
     // What is whole but for its name needs nobody to be asked.
     if (this.#received === size) this.#size = size;
   }
@@ -224,18 +236,11 @@ export class Flight {
   /** Brings the window down to its limit; false while what is in it is needed and nowhere else. */
   #trim(): boolean {
     const windowBytes = this.#options.windowBytes();
-    this.#window.trim(windowBytes, this.#isKept ? this.#flushed : Math.max(this.#flushed, this.#slowest()));
-    return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
-  }
-
-  /** The place before which no reader needs anything. */
-  #slowest(): number {
-    if (this.#size !== undefined)
-      return Math.min(this.#received, ...[...this.#readers].map(({ position }) => position));
-    throw new NarrowsError(
-      'upstreamUnusable',
-      'The upstream does not tell the size, and there is no disk to find out.',
+    this.#window.trim(
+      windowBytes,
+      this.#isKept ? this.#flushed : Math.max(this.#flushed, slowest(this.#readers, this.#received, this.#size)),
     );
+    return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
   }
 
   /** Appends to the tier in the order of arrival, all that has come meanwhile in one go. */
@@ -255,10 +260,6 @@ export class Flight {
       this.#writing = undefined;
       this.#wake();
     }
-  }
-
-  async #flush(): Promise<void> {
-    while (this.#writing) await this.#writing;
   }
 
   #wake(): void {

@@ -16,6 +16,7 @@ import type { Homes } from './homes.ts';
 import { createOnce } from './once.ts';
 import type { PullParts } from './parts.ts';
 import { prepare } from './recipe.ts';
+import type { Savings } from './savings.ts';
 
 /** A manifest's bytes, exactly as their digest says. */
 export interface HeldManifest {
@@ -44,6 +45,7 @@ export function createManifests(
   keeping: Keeping,
   blobs: Blobs,
   homes: Homes,
+  savings: Savings,
 ): Manifests {
   const fetching = createOnce<HeldManifest | undefined>();
 
@@ -100,6 +102,7 @@ export function createManifests(
   ): Promise<HeldManifest> {
     const mediaType = document?.mediaType ?? opaqueType(contentType);
     const held: HeldManifest = { digest, bytes, mediaType, state: 'miss' };
+    savings.fetched(source.key, digest, bytes.length + sizeOf(blobsOf(document)));
     if (document) await learn(source, digest, document);
     if (!keeping.mayKeep(digest)) return held;
     await store.put(digest, bytes);
@@ -192,6 +195,10 @@ function readLeniently(answer: { bytes: Buffer; contentType: string }): Document
 function opaqueType(contentType: string): string {
   const type = baseType(contentType);
   return isMediaType(type) && !type.startsWith('text/') ? type : 'application/octet-stream';
+}
+
+function sizeOf(descriptors: readonly Descriptor[]): number {
+  return descriptors.reduce((total, { size }) => total + size, 0);
 }
 
 /** What a repository holds if it holds this manifest: registries take none whose blobs they do not have. */

@@ -37,6 +37,8 @@ export interface PullRules {
   readonly missingMs: number;
   /** How long a stale answer is given before an upstream in trouble is asked again. */
   readonly staleMs: number;
+  /** The share of a pull quota, from 0 to 1, that is left to what is not here: tags that moved wait for more. */
+  readonly spare: number;
   primaryOf(repositoryKey: string): Platform;
   overlaysOf(repositoryKey: string): readonly Overlay[];
   /** Users and groups, of a repository by its key. */
@@ -63,7 +65,17 @@ export interface Overlay {
 /** Told of what an operator wants to count and read about; it must not throw. */
 export interface PullObserver {
   flightStarted(digest: Digest): void;
+  flightJoined(): void;
+  flightResumed(): void;
+  /** Bytes from an upstream, of what serves these platforms. */
+  flightReceived(platforms: readonly string[], bytes: number): void;
+  /** All came, and was other content than that of the digest. */
+  flightMismatched(digest: Digest): void;
   flightLanded(digest: Digest, landing: Landing): void;
+  /** So much more need not be fetched than a mirror would that knows no platforms; less where it is negative. */
+  spared(bytes: number): void;
+  /** A tag was answered that an upstream was last asked for so long ago. */
+  tagAnswered(ageMs: number): void;
   /** An index says a platform of a child whose config says another. */
   platformLie(repositoryKey: string, child: Digest): void;
   stale(repositoryKey: string, tag: string, error: unknown): void;

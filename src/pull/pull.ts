@@ -11,6 +11,7 @@ import { parseRepositoryName } from '../oci/reference.ts';
 import type { ImageName } from '../oci/reference.ts';
 import type { Source } from '../upstream/registries.ts';
 import { createBlobs } from './blobs.ts';
+import type { Download } from './blobs.ts';
 import type { ContentRoute } from './caller-rights.ts';
 import { choosePlatforms } from './choose-platform.ts';
 import type { CallerPlatforms } from './choose-platform.ts';
@@ -30,6 +31,7 @@ import type { Body, PullRequest, Reply, Route } from './request.ts';
 import { createReader } from './reader.ts';
 import type { Reader } from './reader.ts';
 import { createReferrers } from './referrers.ts';
+import { createSavings } from './savings.ts';
 import { createTags } from './tags.ts';
 import { createViews } from './views.ts';
 import type { Viewed } from './views.ts';
@@ -42,6 +44,8 @@ export interface Pull {
   obtain(repositoryKey: string, digest: Digest): Promise<boolean>;
   /** For those who go through whole images. */
   readonly reader: Reader;
+  /** What is downloaded now. */
+  downloads(): Download[];
   /** Ends what runs in the background. */
   close(): Promise<void>;
 }
@@ -58,10 +62,11 @@ export function createPull(parts: PullParts): Pull {
   const keeping = createKeeping(parts.graph, parts.rules.keep);
   const blobs = createBlobs(parts, keeping);
   const homes = createHomes(parts);
-  const manifests = createManifests(parts, keeping, blobs, homes);
+  const savings = createSavings((bytes) => parts.observer.spared(bytes));
+  const manifests = createManifests(parts, keeping, blobs, homes, savings);
   const tags = createTags(parts, manifests);
   const overlays = createOverlays(parts, homes, tags, blobs);
-  const views = createViews(parts, tags, manifests, blobs, overlays, homes);
+  const views = createViews(parts, tags, manifests, blobs, overlays, homes, savings);
   const demand = createDemand(parts);
   const referrers = createReferrers(parts, tags);
   const lists = createLists(parts, referrers);
@@ -74,6 +79,7 @@ export function createPull(parts: PullParts): Pull {
       inspector.inspect(parts.registries.find(name, undefined, undefined), reference, wanted),
     obtain,
     reader,
+    downloads: () => blobs.downloads(),
     close: () => blobs.close(),
   });
 

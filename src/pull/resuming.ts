@@ -15,6 +15,7 @@ export interface Resumable {
   received(): number;
   /** Has anyone been told that the content is coming? Before, a failure is an answer: clients have other hosts to ask. */
   isPromised(): boolean;
+  onResume(): void;
 }
 
 /** What an attempt must bring for those before it to be forgotten: a few bytes a time would keep us knocking for ever. */
@@ -29,7 +30,7 @@ const maxAskedMs = 60_000;
  * @throws NarrowsError why the last attempt failed
  */
 export async function resuming(attempt: () => Promise<void>, resumable: Resumable): Promise<void> {
-  const { limits, signal, received, isPromised } = resumable;
+  const { limits, signal, received, isPromised, onResume } = resumable;
   for (let resumes = 0; ; resumes++) {
     const before = received();
     try {
@@ -41,6 +42,7 @@ export async function resuming(attempt: () => Promise<void>, resumable: Resumabl
       if (!mayComeBack || !isPromised() || signal.aborted || resumes >= limits.maxResumes) throw toFailure(error);
       const patience = limits.resumeDelayMs * 2 ** Math.min(resumes, maxDoublings);
       const asked = error instanceof NarrowsError ? (error.retryAfterS ?? 0) * 1000 : 0;
+      onResume();
       await delay(Math.max(patience * (0.5 + Math.random() / 2), Math.min(asked, maxAskedMs)), undefined, { signal });
     }
   }

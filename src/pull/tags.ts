@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
 import { NarrowsError, isKind, isUpstreamTrouble } from '../errors.ts';
 import type { Tag } from '../oci/reference.ts';
+import { contentKey } from '../cache/records.ts';
 import type { TagRecord } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
 import type { HeldManifest, Manifests } from './manifests.ts';
@@ -84,6 +85,7 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
   async function ask(source: Source, tag: Tag, last: TagRecord | undefined): Promise<HeldManifest> {
     const head = await source.upstream.head(source.repository, { kind: 'tag', tag });
     if (!head) return forget(source, tag);
+    if (head.digest && last?.digest && head.digest !== last.digest) await leaveQuota(source, head.digest);
     const held = head.digest ? await manifests.byDigest(source, head.digest) : await manifests.fetchTag(source, tag);
     if (!held) return forget(source, tag);
     // Only now: had the fetch failed, the last known answer would still be the one that can be given.
@@ -92,6 +94,16 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
     if (source.isHosted) written.set(keyOf(source, tag), held.digest);
     const isSame = last?.digest === held.digest && held.state !== 'miss' && held.state !== 'joined';
     return { ...held, state: isSame ? 'revalidated' : 'miss' };
+  }
+
+  /** What is left of a pull quota is for what nobody could be given otherwise. @throws NarrowsError rateLimited */
+  async function leaveQuota(source: Source, moved: Digest): Promise<void> {
+    const budget = source.upstream.budget?.();
+    if (!budget || budget.remaining > budget.limit * rules.spare || now() >= (budget.resetsAtMs ?? Infinity)) return;
+    if (await records.manifests.get(contentKey(source, moved))) return;
+    const { name } = source.upstream;
+    const left = `${budget.remaining} of ${budget.limit} pulls left`;
+    throw new NarrowsError('rateLimited', `${name} has ${left}, which are kept for what is not here at all.`);
   }
 
   async function forget(source: Source, tag: Tag): Promise<never> {
@@ -118,6 +130,7 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
       if (source.isHosted) return revalidate(source, tag);
       const last = await records.tags.get(keyOf(source, tag));
       const known = last && (await believed(source, tag, last));
+      if (known) observer.tagAnswered(Math.abs(now() - last.checkedAtMs));
       if (known) return known;
       const asked = asking.run(keyOf(source, tag), () => revalidate(source, tag));
       // It may fail before, or without, anyone waiting for it.
@@ -126,6 +139,7 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
       const held = last?.digest && last.troubledAtMs !== undefined && (await manifests.byDigest(source, last.digest));
       if (held) return { ...held, state: 'stale' };
       const { value, joined } = await asked;
+      observer.tagAnswered(value.state === 'stale' && last ? Math.abs(now() - last.checkedAtMs) : 0);
       return joined && value.state === 'miss' ? { ...value, state: 'joined' } : value;
     },
   };

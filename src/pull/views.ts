@@ -1,5 +1,5 @@
 import { NarrowsError } from '../errors.ts';
-import { parseDocument, readConfigPlatform } from '../oci/manifest.ts';
+import { isPlatform, parseDocument, readConfigPlatform } from '../oci/manifest.ts';
 import type { Descriptor, Document } from '../oci/manifest.ts';
 import { isImageConfigType } from '../oci/media-types.ts';
 import { companionTag, parseCompanionTag } from '../oci/reference.ts';
@@ -19,6 +19,7 @@ import type { PullParts } from './parts.ts';
 import { worstState } from './parts.ts';
 import { prepare } from './recipe.ts';
 import type { PullRequest } from './request.ts';
+import type { Savings } from './savings.ts';
 import type { Tags } from './tags.ts';
 
 export type ViewName = 'verbatim' | 'image' | 'index' | Form;
@@ -44,6 +45,7 @@ export function createViews(
   blobs: Blobs,
   overlays: Overlays,
   homes: Homes,
+  savings: Savings,
 ): Views {
   const { records, rules, observer } = parts;
 
@@ -113,6 +115,15 @@ export function createViews(
     return { view: form ?? 'index', manifest: { ...made, state: original.state }, index: original };
   }
 
+  function noteNarrowed(source: Source, original: HeldManifest, children: Children): void {
+    const images = children.original.filter(({ platform }) => isPlatform(platform));
+    savings.narrowed(
+      source.key,
+      original.digest,
+      images.map(({ digest }) => digest),
+    );
+  }
+
   /** What hangs on the original index by its name (`sha256-….sig`) is found under the narrowed one's name too. */
   async function companionOf(source: Source, tag: Tag): Promise<Tag | undefined> {
     const companion = parseCompanionTag(tag);
@@ -146,8 +157,10 @@ export function createViews(
           if (overlaid) return asMade(source, original, children, overlaid.index.manifests);
           return { view: 'verbatim', manifest: original };
         case 'image':
+          noteNarrowed(source, original, children);
           return asImage(source, original, choice.child);
         case 'index':
+          noteNarrowed(source, original, children);
           return asMade(source, original, children, choice.keep);
         case 'combined':
         case 'alternates':

@@ -1,3 +1,5 @@
+import { NarrowsError } from '../errors.ts';
+
 /** The newest stretch of a growing content, in the pieces that it came in. */
 export interface Window {
   readonly start: number;
@@ -62,4 +64,10 @@ export function createWindow(from = 0): Window {
       }
     },
   };
+}
+
+/** The place before which no reader needs anything. @throws NarrowsError where nobody may come to read it from its start */
+export function slowest(readers: Iterable<{ readonly position: number }>, received: number, size?: number): number {
+  if (size !== undefined) return Math.min(received, ...[...readers].map(({ position }) => position));
+  throw new NarrowsError('upstreamUnusable', 'The upstream does not tell the size, and there is no disk to find out.');
 }

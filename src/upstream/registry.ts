@@ -4,6 +4,7 @@ import { acceptManifests } from '../oci/media-types.ts';
 import { referenceText } from '../oci/reference.ts';
 import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
 import type { Answer, ReadLimits } from './answers.ts';
+import { createBackoff } from './backoff.ts';
 import { budgetOf } from './budget.ts';
 import { createRequester, toTrouble } from './requests.ts';
 import type { UpstreamOptions } from './requests.ts';
@@ -23,7 +24,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     maxBytes: options.maxManifestBytes,
     deadlineMs: options.limits.headersTimeoutMs + options.limits.stallTimeoutMs,
   };
-  let limitedUntilMs = 0;
+  /** Manifests count against a pull quota, the rest only against the patience of a registry. */
+  const [manifests, others] = [createBackoff({ who: name, now }), createBackoff({ who: name, now })];
   let budget: Budget | undefined;
 
   /** @returns undefined where the registry says 404; anything but success is thrown */
@@ -34,30 +36,34 @@ export function createRegistry(options: RegistryOptions): Registry {
     headers: Record<string, string>,
   ): Promise<Answer | undefined> {
     const isBody = method === 'GET' && rest.startsWith('blobs/');
-    const answer = await requester.send({ method, path: `/v2/${repository}/${rest}`, headers, repository, isBody });
+    const backoff = rest.startsWith('manifests/') ? manifests : others;
+    const leave = backoff.enter();
+    const path = `/v2/${repository}/${rest}`;
+    const answer = await requester.send({ method, path, headers, repository, isBody }).finally(leave);
     if (!answer.redirected) budget = budgetOf(answer.headers, now()) ?? budget;
+    // Storage behind a redirect has limits of its own.
+    if (!answer.redirected && answer.status === 429) {
+      const limit = backoff.limited(retryAfterOf(answer.headers, now()));
+      await drain(answer.body);
+      throw limit;
+    }
+    if (!answer.redirected) backoff.answered();
     // A part is an answer to those alone who asked for one.
     const isPart = answer.status === 206 && 'range' in headers;
     if (answer.status === 200 || isPart) return checkEncoding(answer, name);
     await drain(answer.body);
     if (answer.status === 404) return undefined;
-    throw refusal(answer, repository, rest.startsWith('manifests/'));
+    throw refusal(answer, repository);
   }
 
-  /** Manifests count against a pull quota: once it is used up, asking on only makes the wait longer. */
-  async function askManifest(method: 'GET' | 'HEAD', repository: string, reference: string) {
-    const waitMs = limitedUntilMs - now();
-    if (waitMs > 0) throw rateLimited(name, Math.ceil(waitMs / 1000));
+  function askManifest(method: 'GET' | 'HEAD', repository: string, reference: string) {
     return ask(method, repository, `manifests/${reference}`, { accept: acceptManifests });
   }
 
-  function refusal(answer: Answer, repository: string, isManifest: boolean): NarrowsError {
+  function refusal(answer: Answer, repository: string): NarrowsError {
     const { status } = answer;
     if (status === 429) {
-      const limit = rateLimited(name, retryAfterOf(answer.headers, now()) ?? 10);
-      // Storage behind a redirect has limits of its own.
-      if (isManifest && !answer.redirected) limitedUntilMs = now() + limit.retryAfterS! * 1000;
-      return limit;
+      return rateLimited(name, retryAfterOf(answer.headers, now()) ?? 10);
     }
     if ((status === 401 || status === 403) && !answer.redirected) {
       return new NarrowsError(
@@ -153,10 +159,12 @@ export function createRegistry(options: RegistryOptions): Registry {
 
     budget: () => budget,
 
+    backoffMs: () => Math.max(manifests.waitMs(), others.waitMs(), requester.backoffMs()),
+
     async enter() {
       const answer = await requester.send({ method: 'GET', path: '/v2/', headers: {} });
       await drain(answer.body);
-      if (answer.status !== 200) throw refusal(answer, 'anything', false);
+      if (answer.status !== 200) throw refusal(answer, 'anything');
     },
 
     close: () => requester.close(),

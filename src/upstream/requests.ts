@@ -55,6 +55,8 @@ export interface Request {
 
 export interface Requester {
   send(request: Request): Promise<Answer>;
+  /** How long the token service is left alone yet. */
+  backoffMs(): number;
   close(): Promise<void>;
 }
 
@@ -194,6 +196,7 @@ export function createRequester(options: UpstreamOptions): Requester {
         underWay--;
       }
     },
+    backoffMs: () => authorization.backoffMs(),
     async close() {
       await questions.destroy();
       await bodies.destroy();

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { NarrowsError } from '../errors.ts';
+import { createBackoff } from './backoff.ts';
 import { parseChallenges } from './challenge.ts';
 import type { Challenge } from './challenge.ts';
 import type { Credential, Credentials } from './credentials.ts';
@@ -39,6 +40,8 @@ export interface Authorization {
    * @param refused the header that the 401 answered, so that a fresh token of another request is tried first
    */
   answer(scope: string, challenge: string | undefined, refused: string | undefined): Promise<string | undefined>;
+  /** How long the token service is left alone yet. */
+  backoffMs(): number;
 }
 
 interface Grant {
@@ -49,14 +52,13 @@ interface Grant {
 /** What clients assume where a token service does not say (distribution `token.md`). */
 const defaultLifeS = 60;
 const maxLifeS = 24 * 3600;
-const defaultRetryAfterS = 10;
 
 export function createAuthorization(options: AuthorizationOptions): Authorization {
   const { credentials, now, upstream } = options;
   const grants = new LRUCache<string, Grant>({ max: options.maxTokens });
   const challenges = new LRUCache<string, Challenge>({ max: options.maxTokens });
   const pending = new Map<string, Promise<string | undefined>>();
-  let limitedUntilMs = 0;
+  const backoff = createBackoff({ who: `The token service of ${upstream}`, now });
 
   /** One request to the token service for a scope, however many pulls wait for it. */
   function renew(scope: string, challenge: Challenge): Promise<string | undefined> {
@@ -84,26 +86,17 @@ export function createAuthorization(options: AuthorizationOptions): Authorizatio
     challenge: Challenge,
     credential: Credential | undefined,
   ): Promise<Grant | undefined> {
-    if (limitedUntilMs > now()) throw limited();
     const realm = trustedRealm(challenge.parameters.get('realm'));
     const request = tokenRequest(realm, scope, challenge.parameters.get('service'), credential);
-    const reply = await options.request(request);
-    if (reply.status === 429) {
-      limitedUntilMs = now() + (reply.retryAfterS ?? defaultRetryAfterS) * 1000;
-      throw limited();
-    }
+    const leave = backoff.enter();
+    const reply = await options.request(request).finally(leave);
+    if (reply.status === 429) throw backoff.limited(reply.retryAfterS);
+    backoff.answered();
     if (reply.status >= 500) {
       throw new NarrowsError('upstreamUnavailable', `The token service of ${upstream} answers ${reply.status}.`);
     }
     if (reply.status !== 200) return undefined;
     return readGrant(reply.text);
-  }
-
-  function limited(): NarrowsError {
-    const retryAfterS = Math.ceil((limitedUntilMs - now()) / 1000);
-    return new NarrowsError('rateLimited', `The token service of ${upstream} limits the rate of requests.`, {
-      retryAfterS,
-    });
   }
 
   function trustedRealm(text: string | undefined): URL {
@@ -147,6 +140,8 @@ export function createAuthorization(options: AuthorizationOptions): Authorizatio
       const renewed = await renew(scope, challenge);
       return renewed === refused ? undefined : renewed;
     },
+
+    backoffMs: () => backoff.waitMs(),
   };
 }
 

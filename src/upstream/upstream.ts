@@ -17,6 +17,8 @@ export interface Upstream {
   list(repository: RepositoryName, path: string, query: URLSearchParams): Promise<ListAnswer | undefined>;
   /** What is left of a pull quota, as the last answer said; undefined where none did. */
   budget?(): Budget | undefined;
+  /** How long it is left alone yet, for it limited the rate. */
+  backoffMs?(): number;
 }
 
 /** A registry as one caller sees it, for the time of a question. */

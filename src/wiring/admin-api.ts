@@ -5,11 +5,14 @@ import type { Log } from '../log.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseImageName } from '../oci/reference.ts';
+import type { Live } from './live.ts';
 import type { PullWork } from './pull-parts.ts';
 
 /** The admin API over what a mirror works with. */
-export function createAdminApi({ pull, storage, sets }: PullWork): AdminApi {
+export function createAdminApi({ pull, storage, sets }: PullWork, live: () => Promise<Live>): AdminApi {
   return {
+    live,
+
     inspect: async (image, platforms) => pull.inspect(parseImageName(image), platformsOf(platforms, sets)),
 
     async images(after = '', count) {

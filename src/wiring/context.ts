@@ -1,7 +1,7 @@
 import type { Config } from '../config.ts';
 import type { CoordinatorLink } from '../fleet/worker-fleet.ts';
 import type { Log } from '../log.ts';
-import type { Metrics } from '../metrics.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 
 /** What every part is put together with. */
 export interface Context {

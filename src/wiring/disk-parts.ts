@@ -5,6 +5,8 @@ import { createDiskTier } from '../cache/disk.ts';
 import type { DiskTier } from '../cache/disk.ts';
 import { createEvictor } from '../cache/evictor.ts';
 import type { Evictor } from '../cache/evictor.ts';
+import { createPlatformUses } from '../cache/platform-use.ts';
+import type { PlatformUses } from '../cache/platform-use.ts';
 import { reconcile } from '../cache/reconcile.ts';
 import type { Graph } from '../pull/keeping.ts';
 import type { Holding } from '../pull/offline.ts';
@@ -19,6 +21,7 @@ export interface DiskParts {
   readonly graph: Graph;
   /** The images of a repository that sets hold, where trouble is no more than not knowing. */
   holding(repositoryKey: string): readonly Holding[];
+  readonly uses: PlatformUses;
   /** Resolves when what lay in the store and in no books is in them. */
   readonly reconciled: Promise<void>;
 }
@@ -26,7 +29,8 @@ export interface DiskParts {
 export async function openDiskParts({ config, log, metrics, now, isCommand, closers }: Context): Promise<DiskParts> {
   const { path } = config.cache.disk;
   const maxSize = isCommand ? Infinity : config.cache.disk.maxSize;
-  const catalog = openCatalog(join(path, 'catalog.sqlite'), now);
+  const catalogPath = join(path, 'catalog.sqlite');
+  const catalog = openCatalog(catalogPath, now);
   closers.push(() => catalog.close());
   const onTrouble = (error: unknown) => {
     metrics.tierTrouble('catalog');
@@ -87,6 +91,7 @@ export async function openDiskParts({ config, log, metrics, now, isCommand, clos
     isHosted: (digest) => quietly(() => catalog.isHosted(digest), true),
     served: (digest) => quietly(() => catalog.served(digest), { platforms: [], isOpen: true }),
   };
+  const uses = createPlatformUses(catalogPath, now, onTrouble);
   const holding = (key: string) => quietly(() => catalog.sets.holding(key), []);
-  return { disk, catalog, evictor, graph, holding, reconciled: reconciling };
+  return { disk, catalog, evictor, graph, holding, uses, reconciled: reconciling };
 }

@@ -2,12 +2,13 @@ import type { Log } from '../log.ts';
 import type { PullObserver } from '../pull/parts.ts';
 
 /** Counts what happens in pulls, and logs what an operator wants to read of it. */
-export function observe(
-  log: Log,
-  counters: Pick<PullObserver, 'flightStarted' | 'flightLanded' | 'platformLie' | 'stale'>,
-): PullObserver {
+export function observe(log: Log, counters: Omit<PullObserver, 'trouble'>): PullObserver {
   return {
-    flightStarted: counters.flightStarted,
+    ...counters,
+    flightMismatched(digest) {
+      counters.flightMismatched(digest);
+      log.error({ digest }, 'a download was other content than that of its digest; nothing of it was kept');
+    },
     flightLanded(digest, landing) {
       counters.flightLanded(digest, landing);
       if (landing.outcome === 'failed') log.warn({ digest, err: landing.error }, 'a download failed');

@@ -5,23 +5,29 @@ import { parseRepositoryName } from '../oci/reference.ts';
 import { createPull } from '../pull/pull.ts';
 import type { Pull } from '../pull/pull.ts';
 import { createHostedRegistry } from '../push/hosted-registry.ts';
+import type { Download } from '../pull/blobs.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { createRegistries } from '../upstream/registries.ts';
 import type { Registries } from '../upstream/registries.ts';
 import { openCallerRights } from './caller-rights.ts';
 import type { Context } from './context.ts';
+import { gaugesOf } from './gauges.ts';
 import { observe } from './observe.ts';
 import { pullRules } from './pull-rules.ts';
 import { repositoryRules } from './repository-rules.ts';
 import { openStorage } from './storage.ts';
 import type { Storage } from './storage.ts';
 import { openUpstreams } from './upstreams.ts';
+import type { Upstreams } from './upstreams.ts';
 
 /** Everything but the listeners: what a server answers from, and what the commands work on beside it. */
 export interface PullWork {
   readonly storage: Storage;
   readonly pull: Pull;
+  readonly upstreams: Upstreams;
   readonly sets: ReadonlyMap<string, PlatformSet>;
+  /** Downloads that run, those in the background as well. */
+  downloads(): Download[];
   /** Pulls from the same store over upstreams that are asked in another way. Its downloads are its own. */
   over(change: (upstream: Upstream) => Upstream): Pull;
   /** The key of a repository by a name that clients use; undefined for what is none of this mirror's. */
@@ -37,6 +43,7 @@ export async function openPullWork(context: Context): Promise<PullWork> {
   const storage = await openStorage(context);
   const upstreams = await openUpstreams(context);
   const callers = openCallerRights(context, storage.records, upstreams);
+  const pulls: Pull[] = [];
   const over: PullWork['over'] = (change) => {
     const changed = new Map([...upstreams.all].map(([name, upstream]) => [name, change(upstream)]));
     const pull = createPull({
@@ -51,11 +58,22 @@ export async function openPullWork(context: Context): Promise<PullWork> {
       holding: storage.holding,
       now,
     });
+    pulls.push(pull);
     closers.push(() => pull.close());
     return pull;
   };
   const registries = createRegistries(upstreams.all, config.defaultUpstream, hostedRegistry(config, storage));
-  return { storage, pull: over((upstream) => upstream), sets, over, keyOf: keysOf(registries) };
+  const work: PullWork = {
+    storage,
+    pull: over((upstream) => upstream),
+    upstreams,
+    sets,
+    downloads: () => pulls.flatMap((pull) => pull.downloads()),
+    over,
+    keyOf: keysOf(registries),
+  };
+  metrics.observe(gaugesOf(context, work));
+  return work;
 }
 
 function keysOf(registries: Registries): PullWork['keyOf'] {

@@ -30,6 +30,7 @@ export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>
       config.offline ? never : (rules.find(({ matches }) => matches.test(`${key}:${tag}`))?.freshMs ?? tags.fresh),
     missingMs: config.offline ? 0 : tags.missing,
     staleMs: tags.stale,
+    spare: tags.spare / 100,
     primaryOf: (key) => parsePlatform(settingsOf(key)?.primary ?? platforms.primary)!,
     overlaysOf: (key) => settingsOf(key)?.overlays ?? [],
     pullersOf,

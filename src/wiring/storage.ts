@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createMemoryTier } from '../cache/memory.ts';
+import type { MemoryTier } from '../cache/memory.ts';
 import { createRecords } from '../cache/records.ts';
 import type { Records } from '../cache/records.ts';
 import { openRedisParts } from './redis-parts.ts';
@@ -24,6 +25,7 @@ import type { DiskParts } from './disk-parts.ts';
 /** What the mirror keeps, and with whom it shares that. */
 export interface Storage extends DiskParts {
   readonly store: TieredStore;
+  readonly memory: MemoryTier;
   readonly records: Records;
   readonly fleets: readonly Fleet[];
   /** Undefined where nothing is. */
@@ -54,8 +56,9 @@ export async function openStorage(context: Context): Promise<Storage> {
     warnings.set(tier, say);
     say(error);
   };
+  const memory = createMemoryTier({ maxBytes: cache.memory.maxSize, maxBlobBytes: cache.memory.maxBlobSize });
   const store = createStore({
-    memory: createMemoryTier({ maxBytes: cache.memory.maxSize, maxBlobBytes: cache.memory.maxBlobSize }),
+    memory,
     disk: local.disk,
     far,
     maxMemoryBlobBytes: cache.memory.maxSize > 0 ? cache.memory.maxBlobSize : 0,
@@ -64,12 +67,14 @@ export async function openStorage(context: Context): Promise<Storage> {
       warn(tier, error);
     },
     onSkip: metrics.tierSkipped,
+    onAnswered: metrics.tierAnswered,
   });
   closers.push(() => store.close());
   const workers = await openTeam(context);
   return {
     ...local,
     store,
+    memory,
     records,
     fleets: [workers, redis?.fleet].filter((fleet) => fleet !== undefined),
     hosted: isHosting(config) ? await openHostedParts(context, local, redis, s3) : undefined,

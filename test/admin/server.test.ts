@@ -29,6 +29,7 @@ async function prepare(t: Test, api: Partial<AdminApi> = {}) {
     isReady: () => state.isReady,
     metrics: () => Promise.resolve({ text: 'a_total 1\n', contentType: 'text/plain; version=0.0.4' }),
     api: {
+      live: () => Promise.resolve({ running: [] }),
       inspect: (...asked) => Promise.resolve({ asked }),
       images: (after, count) => Promise.resolve({ after, count }),
       ...api,

@@ -5,7 +5,7 @@ import t from 'tap';
 import type { Test } from 'tap';
 import { parseConfig } from '../../src/config.ts';
 import { createLog } from '../../src/log.ts';
-import { createMetrics } from '../../src/metrics.ts';
+import { createMetrics } from '../../src/metrics/metrics.ts';
 import { hexOf } from '../../src/oci/digest.ts';
 import { mediaTypes } from '../../src/oci/media-types.ts';
 import { parsePlatform } from '../../src/oci/platform.ts';

@@ -16,13 +16,17 @@ function attempts(steps: readonly number[], failure: () => Error = () => new Err
     received += step;
     return Promise.reject(failure());
   };
-  return { attempt, made: () => made, resumable: { limits, signal, received: () => received, isPromised: () => true } };
+  let resumes = 0;
+  const onResume = () => void resumes++;
+  const resumable = { limits, signal, received: () => received, isPromised: () => true, onResume };
+  return { attempt, made: () => made, resumes: () => resumes, resumable };
 }
 
 void t.test('9, 10. a cut download is taken up again until it is whole', async (t) => {
-  const { attempt, made, resumable } = attempts([100_000, 100_000, 100_000, 100_000, 100_000, 100_000]);
+  const { attempt, made, resumes, resumable } = attempts([100_000, 100_000, 100_000, 100_000, 100_000, 100_000]);
   await resuming(attempt, resumable);
   t.equal(made(), 7);
+  t.equal(resumes(), 6);
 });
 
 void t.test('without progress, or with a few bytes a time, it is given up', async (t) => {

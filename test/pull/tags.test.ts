@@ -228,3 +228,42 @@ void t.test('46. clients that ask at once for a cold tag: one misses, the others
   const states = (await Promise.all(all)).map(({ headers }) => headers['narrows-cache']);
   t.equal(states.filter((state) => state === 'miss').length, 1, String(states));
 });
+
+void t.test('31. what is left of a pull quota is for what is not here: a tag that moved stays as it was', async (t) => {
+  const { clock, upstream, mirror, ask } = await stage(t);
+  await ask();
+  upstream.putImage('library/hello', '1', newer);
+  upstream.putImage('library/hello', '2', newer);
+  const remaining = { now: 5 };
+  upstream.script = (_seen, response) => {
+    response.setHeader('ratelimit-limit', '100;w=21600');
+    response.setHeader('ratelimit-remaining', `${remaining.now};w=21600`);
+    return false;
+  };
+  clock.ms += 61_000;
+  t.match(await ask(), { 'narrows-cache': 'stale', 'docker-content-digest': image.index.digest });
+  t.equal(upstream.count('GET manifests'), 1, 'only the first');
+  const other = await mirror.get(path.replace(/1$/, '2'), { accept });
+  t.equal(other.headers['docker-content-digest'], newer.index.digest, 'what is not here at all is fetched');
+  clock.ms += 61_000;
+  const isNew = async () => (await ask())['docker-content-digest'] === newer.index.digest;
+  await until(isNew, 'the tag to move, which costs nothing any more');
+  t.equal(upstream.count('GET manifests'), 2);
+});
+
+void t.test('31. a tag that moved is fetched once the quota has grown', async (t) => {
+  const { clock, upstream, ask } = await stage(t);
+  await ask();
+  upstream.putImage('library/hello', '1', newer);
+  const remaining = { now: 5 };
+  upstream.script = (_seen, response) => {
+    response.setHeader('ratelimit-limit', '100;w=21600');
+    response.setHeader('ratelimit-remaining', `${remaining.now};w=21600`);
+    return false;
+  };
+  clock.ms += 61_000;
+  t.match(await ask(), { 'narrows-cache': 'stale' });
+  remaining.now = 90;
+  clock.ms += 61_000;
+  await until(async () => (await ask())['docker-content-digest'] === newer.index.digest, 'the tag to be fetched');
+});

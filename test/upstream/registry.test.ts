@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { brotliCompressSync, gzipSync, zstdCompressSync } from 'node:zlib';
 import t from 'tap';
+import type { NarrowsError } from '../../src/errors.ts';
 import { digestOf, parseDigest } from '../../src/oci/digest.ts';
 import { acceptManifests, mediaTypes } from '../../src/oci/media-types.ts';
 import { parseReference, parseRepositoryName } from '../../src/oci/reference.ts';
@@ -488,11 +489,15 @@ void t.test('31. 429: manifests are not asked for again until the wait is over, 
     Array.from({ length: 20 }, (_, at) => (at % 2 ? questions.head(upstream) : questions.manifest(upstream))),
   );
   t.same(new Set(outcomes.map(({ status }) => status)), new Set(['rejected']));
-  t.match(await failureOf(questions.head(upstream)), { kind: 'rateLimited', retryAfterS: 40 });
+  const told = await failureOf(questions.head(upstream));
+  t.match(told, { kind: 'rateLimited' });
+  // Up to a tenth more: not all replicas come back at the same moment.
+  const { retryAfterS = 0 } = told as NarrowsError;
+  t.ok(retryAfterS >= 40 && retryAfterS <= 46, `${retryAfterS} s`);
   t.equal(origin.seen.length, 1, 'one question in all');
   t.ok(await questions.blob(upstream));
   t.ok(await questions.blobHead(upstream));
-  clock.nowMs += 40_000;
+  clock.nowMs += 46_000;
   t.match(await questions.head(upstream), { digest: image.index.digest });
 });
 

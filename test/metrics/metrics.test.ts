@@ -1,7 +1,7 @@
 import t from 'tap';
-import { parseDigest } from '../src/oci/digest.ts';
-import { createMetrics } from '../src/metrics.ts';
-import type { Metrics } from '../src/metrics.ts';
+import { parseDigest } from '../../src/oci/digest.ts';
+import { createMetrics, joinMetrics } from '../../src/metrics/metrics.ts';
+import type { Metrics } from '../../src/metrics/metrics.ts';
 
 const digest = parseDigest(`sha256:${'0'.repeat(64)}`);
 
@@ -35,8 +35,8 @@ void t.test('metrics: answers are counted by status, view and where the bytes ca
   metrics.answered(answered({ view: 'image', cache: 'miss' }));
   metrics.answered(answered({ status: 404 }));
   const samples = await samplesOf(metrics);
-  t.equal(samples.get('narrows_requests_total{cache="miss",status="200",view="image"}'), 2);
-  t.equal(samples.get('narrows_requests_total{cache="none",status="404",view="none"}'), 1);
+  t.equal(samples.get('narrows_requests_total{cache="miss",platform="none",status="200",view="image"}'), 2);
+  t.equal(samples.get('narrows_requests_total{cache="none",platform="none",status="404",view="none"}'), 1);
 });
 
 void t.test('metrics: how long answers took is told in seconds', async (t) => {
@@ -86,7 +86,8 @@ void t.test('metrics: the text is what Prometheus reads, each name with its help
     [...text.matchAll(new RegExp(`^# ${kind} (\\S+) \\S`, 'gm'))].map(([, name = '']) => name);
   t.ok(told('TYPE').length >= 8, told('TYPE').join());
   t.same(new Set(told('HELP')), new Set(told('TYPE')));
-  for (const name of told('TYPE')) t.match(name, /^narrows_[a-z_]+$/);
+  // Of the process and of Node.js, the names that their dashboards know.
+  for (const name of told('TYPE')) t.match(name, /^(?:narrows|process|nodejs)_[a-z0-9_]+$/);
 });
 
 void t.test('metrics: two mirrors in one process do not count each other', async (t) => {
@@ -108,5 +109,42 @@ void t.test('metrics: no label holds what a caller chose', async (t) => {
     metrics.pull.platformLie(`docker.io/name-${at}`, digest);
   }
   const { text } = await metrics.render();
-  t.notMatch(text, /-\d|10\.0\.0|sha256/);
+  const own = text.split('\n').filter((line) => line.startsWith('narrows_'));
+  t.notMatch(own.join('\n'), /-\d|10\.0\.0|sha256/);
+});
+
+void t.test('metrics: what is looked up is looked up when it is asked for', async (t) => {
+  const metrics = createMetrics();
+  let bytes = 0;
+  metrics.observe(() => ({
+    stores: [{ tier: 'disk', bytes: (bytes += 10), maxBytes: 1000 }],
+    platforms: [{ platform: 'linux/arm64', bytes: 7 }],
+    upstreams: [
+      { name: 'docker.io', remaining: 76, limit: 100, backoffMs: 1500 },
+      { name: 'ghcr.io', backoffMs: 0 },
+    ],
+  }));
+  await samplesOf(metrics);
+  const samples = await samplesOf(metrics);
+  t.equal(samples.get('narrows_store_bytes{tier="disk"}'), 20);
+  t.equal(samples.get('narrows_store_max_bytes{tier="disk"}'), 1000);
+  t.equal(samples.get('narrows_store_platform_bytes{platform="linux/arm64"}'), 7);
+  t.equal(samples.get('narrows_upstream_budget_remaining{upstream="docker.io"}'), 76);
+  t.equal(samples.get('narrows_upstream_backoff_seconds{upstream="docker.io"}'), 1.5);
+  t.equal(samples.get('narrows_upstream_backoff_seconds{upstream="ghcr.io"}'), 0);
+  t.equal(samples.get('narrows_upstream_budget_remaining{upstream="ghcr.io"}'), undefined, 'nobody said');
+});
+
+void t.test('metrics: those of several processes: what each counts adds up, what all look at does not', async (t) => {
+  const [one, other] = [createMetrics(), createMetrics()];
+  for (const metrics of [one, other]) {
+    metrics.pull.spared(100);
+    metrics.pull.flightReceived(['linux/arm64'], 50);
+    metrics.observe(() => ({ stores: [{ tier: 'disk', bytes: 10, maxBytes: 20 }], platforms: [], upstreams: [] }));
+  }
+  one.pull.spared(-30);
+  const { text } = await joinMetrics([await one.toJson(), await other.toJson()]);
+  t.match(text, /^narrows_spared_bytes 170$/m);
+  t.match(text, /^narrows_download_bytes_total\{platform="linux\/arm64"\} 100$/m);
+  t.match(text, /^narrows_store_bytes\{tier="disk"\} 10$/m);
 });
