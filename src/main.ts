@@ -22,6 +22,7 @@ process.exitCode = await run(process.argv.slice(2), {
     process.on('SIGINT', callback);
     process.on('SIGTERM', callback);
   },
+  onReload: (callback) => void process.on('SIGHUP', callback),
 });
 // A second request to stop leaves work behind that would keep the process alive.
 process.exit();

@@ -1,6 +1,5 @@
 import { createAddressLimits } from './access/addresses.ts';
 import { startAdmin } from './admin/server.ts';
-import { resolveSet } from './config.ts';
 import { parseAddress } from './config-values.ts';
 import type { Config } from './config.ts';
 import { newPseudonym } from './hops.ts';
@@ -12,15 +11,11 @@ import type { Endpoint } from './http/server.ts';
 import type { Tls } from './http/tls.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics/metrics.ts';
-import type { PlatformSet } from './oci/platform.ts';
 import type { Context, Team } from './wiring/context.ts';
 import { adminTrouble, createAdminApi } from './wiring/admin-api.ts';
-import { openAccessParts } from './wiring/access-parts.ts';
-import { startKeeper } from './wiring/keeper.ts';
+import { createGenerations } from './wiring/generations.ts';
 import { liveOf, processReport } from './wiring/live.ts';
 import type { ProcessReport } from './wiring/live.ts';
-import { openPullWork } from './wiring/pull-parts.ts';
-import { openPush } from './wiring/push-parts.ts';
 
 /** A running mirror. */
 export interface Mirror {
@@ -29,6 +24,12 @@ export interface Mirror {
   readonly adminPort: number | undefined;
   /** What it has to tell of itself, for another process to put together with others. */
   report(): Promise<ProcessReport>;
+  /**
+   * Goes by another configuration from now on; requests that run end as they began.
+   *
+   * @throws ConfigError for what only a start can change, or what makes it unusable; the old one stays in force
+   */
+  reload(config: Config): Promise<void>;
   /** Finishes what runs, within the grace that the configuration gives. */
   stop(): Promise<void>;
 }
@@ -54,16 +55,15 @@ export async function startMirror(
 }
 
 async function start(context: Context & { pseudonym: string }): Promise<Omit<Mirror, 'stop'>> {
-  const { config, log, metrics, closers, team } = context;
+  const { config, log, metrics, closers, team, now } = context;
   const { limits } = config;
-  const work = await openPullWork(context);
-  const { access, tokens } = await openAccessParts(context, work.keyOf);
-  const { pull, sets } = work;
-  const startedAtMs = context.now();
-  const report = () => processReport(metrics, work);
+  const generations = await createGenerations(context);
+  closers.push(() => generations.close());
+  const startedAtMs = now();
+  const report = () => processReport(metrics, generations.now().work);
   const live = async () => {
     const { metrics: found, downloads } = await report();
-    return liveOf(found, downloads, { nowMs: context.now(), startedAtMs, isOffline: config.offline });
+    return liveOf(found, downloads, { nowMs: now(), startedAtMs, isOffline: generations.config().offline });
   };
   let isReady = false;
   // Of several workers, the process that started them answers for all.
@@ -73,15 +73,15 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
     (await startAdmin({
       ...address,
       isReady: () => isReady,
-      isOffline: config.offline,
+      isOffline: () => generations.config().offline,
       metrics: metrics.render,
-      api: createAdminApi(work, live),
+      api: createAdminApi(() => generations.now().work, live),
       onTrouble: adminTrouble(log),
     }));
   if (admin) closers.push(admin.stop);
   if (['basic', 'token', 'upstream'].includes(config.access.mode)) warnOfPlainPasswords(config, log);
   const edge = await startEdge({
-    endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, sets, context))),
+    endpoints: await Promise.all(config.listen.map((listener) => endpointOf(listener, context))),
     limits: {
       maxConnections: limits.connections,
       maxHeaderBytes: limits.headerSize,
@@ -91,29 +91,24 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
       stallMs: limits.sendStall,
     },
     pseudonym: context.pseudonym,
-    access,
     addresses: createAddressLimits({
       maxConnections: limits.connectionsPerAddress,
       requestsPerS: limits.requestsPerAddress,
       maxAddresses: limits.knownAddresses,
-      now: context.now,
+      now,
     }),
-    tokens,
-    pull,
-    push: openPush(context, work.storage),
+    serving: () => generations.now().serving,
     onAnswered(answered) {
       metrics.answered(answered);
       logAnswer(log, answered);
     },
   });
-  // Of several workers, the process that started them does it for all.
-  if (!team) startKeeper(context, work);
   isReady = true;
   closers.push(() => {
     isReady = false;
-    return edge.stop(limits.stopGrace);
+    return edge.stop(generations.config().limits.stopGrace);
   });
-  return { ports: edge.ports, adminPort: admin?.port, report };
+  return { ports: edge.ports, adminPort: admin?.port, report, reload: (next) => generations.replace(next) };
 }
 
 /** A password that crosses a network as it is belongs to whoever listens there. */
@@ -125,19 +120,8 @@ function warnOfPlainPasswords({ listen }: Config, log: Log): void {
   }
 }
 
-async function endpointOf(
-  listener: Config['listen'][number],
-  sets: ReadonlyMap<string, PlatformSet>,
-  context: Context,
-): Promise<Endpoint> {
-  const { tls } = listener;
-  return {
-    ...parseAddress(listener.address)!,
-    tls: tls && (await certificateFor(tls, context)),
-    set: listener.platforms === undefined ? undefined : resolveSet(listener.platforms, sets),
-    view: listener.view ?? 'image',
-    upstream: listener.upstream,
-  };
+async function endpointOf({ address, tls }: Config['listen'][number], context: Context): Promise<Endpoint> {
+  return { ...parseAddress(address)!, tls: tls && (await certificateFor(tls, context)) };
 }
 
 /** How often the files of certificates are looked at: a renewal comes days before it is needed. */

@@ -108,7 +108,7 @@ void t.test('imports point one way', (t) => {
         'upstream',
         'oci',
       ],
-      types: ['admin', 'log'],
+      types: ['admin', 'http', 'log'],
     },
     mirror: {
       values: [
@@ -309,6 +309,9 @@ void t.test('every source file has its test', (t) => {
     'src/wiring/context.ts': 'test/pull/pull.test.ts',
     'src/cache/platform-use-thread.ts': 'test/cache/platform-use.test.ts',
     'src/wiring/gauges.ts': 'test/admin/live.test.ts',
+    'src/wiring/generation.ts': 'test/integration/reload.test.ts',
+    'src/wiring/generations.ts': 'test/integration/reload.test.ts',
+    'src/http/serving.ts': 'test/http/server.test.ts',
     'src/wiring/live.ts': 'test/admin/live.test.ts',
     'src/wiring/disk-parts.ts': 'test/integration/bounds.test.ts',
     'src/wiring/observe.ts': 'test/pull/views.test.ts',

@@ -9,7 +9,7 @@ export interface AdminOptions {
   /** May new work be sent here? */
   isReady(): boolean;
   /** No upstream is asked. */
-  readonly isOffline: boolean;
+  isOffline(): boolean;
   metrics(): Promise<{ text: string; contentType: string }>;
   readonly api: AdminApi;
   /** What a 500 was about. */
@@ -80,7 +80,7 @@ async function answer({ isReady, isOffline, metrics, api }: AdminOptions, target
       return { status: 200, text: 'ok\n' };
     case '/readyz':
       return isReady()
-        ? { status: 200, text: isOffline ? 'ready, offline\n' : 'ready\n' }
+        ? { status: 200, text: isOffline() ? 'ready, offline\n' : 'ready\n' }
         : { status: 503, text: 'not ready\n' };
     case '/metrics':
       return { status: 200, ...(await metrics()) };

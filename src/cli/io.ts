@@ -14,6 +14,8 @@ export interface Io {
   err(text: string): void;
   /** Calls back for each request to stop: SIGINT or SIGTERM. */
   onStop(callback: () => void): void;
+  /** Calls back for each request to read the configuration again: SIGHUP, which ends who does not ask for this. */
+  onReload(callback: () => void): void;
 }
 
 /** Ends a command with a message and a code: 1 when something did not hold, 2 for wrong use. */

@@ -4,12 +4,14 @@ import { createLog } from '../log.ts';
 import type { Log } from '../log.ts';
 import { startMirror } from '../mirror.ts';
 import type { Mirror } from '../mirror.ts';
+import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
 import { parseAddress } from '../config-values.ts';
 import { CommandError } from './io.ts';
 import type { Io } from './io.ts';
 import { startFailure } from './start-failure.ts';
 import { loadConfig } from './load-config.ts';
+import type { Loaded } from './load-config.ts';
 import { connectWorker } from './worker-link.ts';
 import type { WorkerLink } from './worker-link.ts';
 import { startWorkers } from './workers.ts';
@@ -50,8 +52,8 @@ export function collect(value: string, before: string[] = []): string[] {
   return [...before, value];
 }
 
-async function serve(flags: ServeFlags, io: Io): Promise<void> {
-  const { config } = await loadConfig(
+function load(flags: ServeFlags, io: Io): Promise<Loaded> {
+  return loadConfig(
     flags.config,
     {
       ...(flags.listen && { listen: flags.listen }),
@@ -65,6 +67,10 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
     },
     io,
   );
+}
+
+async function serve(flags: ServeFlags, io: Io): Promise<void> {
+  const { config } = await load(flags, io);
   const log = createLog(config.log.level, { isTerminal: io.isTerminal, write: io.out });
   const link = connectWorker(io.env);
   if (link) return serveAsWorker(config, log, link, io);
@@ -79,6 +85,7 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
     { listen: places, admin, store: config.cache.disk.path, workers, offline: config.offline || undefined },
     'serving',
   );
+  io.onReload(() => void reload(serving, flags, log, io));
   const stopped = Promise.withResolvers<void>();
   serving.failed?.catch((error: unknown) => void serving.stop().finally(() => stopped.reject(error)));
   let isStopping = false;
@@ -98,10 +105,24 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
   log.info('stopped');
 }
 
+/** All of it or nothing: with a single mistake the old configuration stays in force. */
+async function reload(serving: Serving, flags: ServeFlags, log: Log, io: Io): Promise<void> {
+  try {
+    const { config } = await load(flags, io);
+    await serving.reload(config);
+    log.info('the configuration was read again, and is in force');
+  } catch (error) {
+    const isMistake = error instanceof CommandError || error instanceof ConfigError;
+    const mistakes = (error as Error).message.split('\n').map((line) => line.trim());
+    log.error(isMistake ? { mistakes } : { err: error }, 'the configuration was refused; the last one stays in force');
+  }
+}
+
 /** One of several: the process that started it speaks for all of them, and says when to stop. */
 async function serveAsWorker(config: Config, log: Log, link: WorkerLink, io: Io): Promise<void> {
-  // A Ctrl-C reaches the workers as well.
+  // A Ctrl-C, and a terminal that closes, reach the workers as well.
   io.onStop(() => undefined);
+  io.onReload(() => undefined);
   const stopped = Promise.withResolvers<void>();
   link.onStop(stopped.resolve);
   let mirror: Mirror | undefined;
@@ -120,6 +141,7 @@ interface Serving {
   readonly ports: readonly number[];
   readonly adminPort: number | undefined;
   readonly failed?: Promise<never>;
+  reload(config: Config): Promise<void>;
   stop(): Promise<void>;
 }
 

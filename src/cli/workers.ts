@@ -5,15 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startAdmin } from '../admin/server.ts';
 import { parseAddress } from '../config-values.ts';
+import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
 import { createCoordinator } from '../fleet/coordinator.ts';
 import type { Log } from '../log.ts';
 import { createMetrics, joinMetrics, joinMetricsJson } from '../metrics/metrics.ts';
 import { adminTrouble, createAdminApi } from '../wiring/admin-api.ts';
-import { startKeeper } from '../wiring/keeper.ts';
+import { createGenerations } from '../wiring/generations.ts';
 import { liveOf, processReport } from '../wiring/live.ts';
 import type { ProcessReport } from '../wiring/live.ts';
-import { openPullWork } from '../wiring/pull-parts.ts';
 import { CommandError } from './io.ts';
 import { workerVariable } from './worker-link.ts';
 import type { FromWorker, ToWorker } from './worker-link.ts';
@@ -24,6 +24,8 @@ export interface Workers {
   readonly adminPort: number | undefined;
   /** Rejects when workers cannot be kept alive. */
   readonly failed: Promise<never>;
+  /** Worker by worker, those that begin go by the new configuration. @throws ConfigError, as `Mirror.reload` */
+  reload(config: Config): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -35,13 +37,17 @@ const tooManyDeaths = `More than ${maxDeathsPerMinute} workers have ended within
 const spareMs = 5000;
 
 /** Starts `count` processes with the same command line on the same addresses and the same store. */
-export async function startWorkers(count: number, config: Config, log: Log): Promise<Workers> {
+export async function startWorkers(count: number, first: Config, log: Log): Promise<Workers> {
+  let config = first;
   const coordinator = createCoordinator();
   const folder = await mkdtemp(join(tmpdir(), 'narrows-workers-')).catch((cause: NodeJS.ErrnoException) => {
     const message = `The workers need a folder for their sockets, and ${tmpdir()} cannot be written to (${cause.code}); set TMPDIR to one that can.`;
     throw new CommandError(1, message, { cause });
   });
   const serving = new Map<number, readonly number[]>();
+  /** Those that were told to end, while others go on. */
+  const leaving = new Set<number>();
+  const starting = new Map<number, PromiseWithResolvers<void>>();
   const asked = new Map<number, (report: ProcessReport) => void>();
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => undefined);
@@ -55,12 +61,13 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
   /** Of this process, which asks upstreams too: for the admin API. */
   const own = createMetrics();
 
-  function startOne(): void {
+  function startOne(): Worker {
     const worker = cluster.fork({ [workerVariable]: folder });
     worker.on('message', (message: FromWorker) => onMessage(worker, message));
     worker.on('exit', () => onExit(worker));
     // One that has just died cannot be told anything; its exit is what counts.
     worker.on('error', () => undefined);
+    return worker;
   }
 
   function onMessage(worker: Worker, message: FromWorker): void {
@@ -82,10 +89,12 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
         // A stop that came while it started it has not heard.
         if (isStopping) return void tell({ kind: 'stop' });
         serving.set(worker.id, message.ports);
+        starting.get(worker.id)?.resolve();
         if (serving.size === count) ready.resolve(message.ports);
         return;
       case 'failed':
         tell({ kind: 'stop' });
+        if (starting.has(worker.id)) return starting.get(worker.id)!.reject(new Error(message.reason));
         if (!isUp) return giveUp(new CommandError(1, message.reason));
         return log.error({ worker: worker.id, err: message.reason }, 'a worker could not start');
       case 'report':
@@ -99,7 +108,8 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
   function onExit(worker: Worker): void {
     coordinator.gone(worker.id);
     const hasServed = serving.delete(worker.id);
-    if (isStopping) return;
+    if (isStopping || leaving.delete(worker.id)) return;
+    if (starting.has(worker.id)) return starting.get(worker.id)!.reject(new Error('a worker ended before it served'));
     const now = Date.now();
     deaths = [...deaths.filter((at) => now - at < 60_000), now];
     if (!hasServed && !isUp) return giveUp(new CommandError(1, 'A worker ended before it served.'));
@@ -114,7 +124,7 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
   }
 
   async function reports(): Promise<ProcessReport[]> {
-    const answers = Object.values(cluster.workers ?? {}).map((worker) => {
+    const answers = living().map((worker) => {
       const id = questions++;
       return new Promise<ProcessReport | undefined>((resolve) => {
         // One that hangs must not hide the others.
@@ -123,25 +133,47 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
           clearTimeout(timer);
           resolve(answer);
         });
-        if (worker?.isConnected()) worker.send({ kind: 'report', id } satisfies ToWorker);
+        if (worker.isConnected()) worker.send({ kind: 'report', id } satisfies ToWorker);
       }).finally(() => asked.delete(id));
     });
     return (await Promise.all(answers)).filter((one) => one !== undefined);
   }
 
+  async function end(worker: Worker): Promise<void> {
+    if (worker.isDead()) return;
+    const exit = new Promise((resolve) => worker.once('exit', resolve));
+    if (worker.isConnected()) worker.send({ kind: 'stop' } satisfies ToWorker);
+    // One that hangs never ends by itself.
+    const timer = setTimeout(() => worker.process.kill('SIGKILL'), config.limits.stopGrace + spareMs);
+    await exit;
+    clearTimeout(timer);
+  }
+
+  function living(): Worker[] {
+    return Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
+  }
+
+  /** The next one serves before the one before ends. */
+  async function replaceOne(before: Worker): Promise<void> {
+    const next = startOne();
+    const started = Promise.withResolvers<void>();
+    starting.set(next.id, started);
+    try {
+      await started.promise;
+    } catch (error) {
+      leaving.add(next.id);
+      throw new ConfigError([{ path: 'configuration', message: (error as Error).message }]);
+    } finally {
+      starting.delete(next.id);
+    }
+    leaving.add(before.id);
+    serving.delete(before.id);
+    void end(before);
+  }
+
   async function stop(): Promise<void> {
     isStopping = true;
-    const all = Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
-    await Promise.all(
-      all.map((worker) => {
-        if (worker.isDead()) return Promise.resolve();
-        const exit = new Promise((resolve) => worker.once('exit', resolve));
-        if (worker.isConnected()) worker.send({ kind: 'stop' } satisfies ToWorker);
-        // One that hangs never ends by itself.
-        const timer = setTimeout(() => worker.process.kill('SIGKILL'), config.limits.stopGrace + spareMs);
-        return exit.finally(() => clearTimeout(timer));
-      }),
-    );
+    await Promise.all(living().map(end));
     for (const close of closers.splice(0).toReversed()) await close();
     await rm(folder, { recursive: true, force: true });
   }
@@ -152,10 +184,10 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
     isUp = true;
     const address = config.admin.address === null ? undefined : parseAddress(config.admin.address);
     const isReady = () => !isStopping && serving.size > 0;
-    const context = { config, log, metrics: own, now: Date.now, closers };
-    const work = await openPullWork(context);
-    startKeeper(context, work);
-    const all = async () => [...(await reports()), await processReport(own, work)];
+    const generations = await createGenerations({ config, log, metrics: own, now: Date.now, closers });
+    closers.push(() => generations.close());
+    const work = () => generations.now().work;
+    const all = async () => [...(await reports()), await processReport(own, work())];
     const startedAtMs = Date.now();
     const live = async () => {
       const found = await all();
@@ -168,13 +200,18 @@ export async function startWorkers(count: number, config: Config, log: Log): Pro
       (await startAdmin({
         ...address,
         isReady,
-        isOffline: config.offline,
+        isOffline: () => config.offline,
         metrics: async () => joinMetrics((await all()).map(({ metrics }) => metrics)),
         api: createAdminApi(work, live),
         onTrouble: adminTrouble(log),
       }));
     if (admin) closers.push(admin.stop);
-    return { ports, adminPort: admin?.port, failed, stop };
+    const reload = async (next: Config) => {
+      await generations.replace(next);
+      config = next;
+      for (const worker of living().filter(({ id }) => serving.has(id))) await replaceOne(worker);
+    };
+    return { ports, adminPort: admin?.port, failed, reload, stop };
   } catch (error) {
     await stop();
     throw error;

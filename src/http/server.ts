@@ -3,17 +3,13 @@ import { createServer as createHttpServer } from 'node:http';
 import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { Server as SecureServer } from 'node:https';
+import { Server as NetServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { Access } from '../access/access.ts';
 import type { AddressLimits } from '../access/addresses.ts';
 import type { Identity } from '../access/identity.ts';
-import type { TokenService } from '../access/token-service.ts';
 import { withHops } from '../hops.ts';
-import type { PlatformSet } from '../oci/platform.ts';
-import type { Pull } from '../pull/pull.ts';
-import type { EndpointView, PullRequest, Reply } from '../pull/request.ts';
-import type { Push } from '../push/push.ts';
+import type { PullRequest, Reply } from '../pull/request.ts';
 import { describe } from './answered.ts';
 import type { Answered, Known } from './answered.ts';
 import { askerOf } from './asker.ts';
@@ -24,18 +20,16 @@ import { parseRoute, parseTarget } from './route.ts';
 import type { Target } from './route.ts';
 import { createSender } from './send.ts';
 import type { Sender, StreamLimits } from './send.ts';
+import type { EndpointRules, Serving } from './serving.ts';
 import { contextOf, tlsOptions } from './tls.ts';
 import type { Tls } from './tls.ts';
 import { isTokenPath, tokenReply } from './token-route.ts';
 
-/** A place to listen at, and what it says about those who come there. */
+/** A place to listen at. */
 export interface Endpoint {
   readonly host: string;
   readonly port: number;
   readonly tls?: Tls | undefined;
-  readonly set?: PlatformSet | undefined;
-  readonly view: EndpointView;
-  readonly upstream?: string | undefined;
 }
 
 export interface EdgeLimits extends StreamLimits {
@@ -52,12 +46,9 @@ export interface EdgeOptions {
   readonly limits: EdgeLimits;
   /** What this mirror calls itself in `Via`. */
   readonly pseudonym: string;
-  readonly access: Access;
   readonly addresses: AddressLimits;
-  /** Where clients get tokens here. */
-  readonly tokens?: TokenService | undefined;
-  readonly pull: Pull;
-  readonly push: Push;
+  /** What answers now; asked once for each request. */
+  serving(): Serving;
   onAnswered(answered: Answered): void;
 }
 
@@ -70,10 +61,10 @@ export interface Edge {
 
 export async function startEdge(options: EdgeOptions): Promise<Edge> {
   const sender = createSender(options.limits);
-  const state = { isDraining: false };
+  const state: DrainState = { isDraining: false, closesIdle: false };
   const servers: Server[] = [];
   try {
-    for (const endpoint of options.endpoints) servers.push(await listen(endpoint, options, sender, state));
+    for (const at of options.endpoints.keys()) servers.push(await listen(at, options, sender, state));
   } catch (error) {
     for (const server of servers) server.close();
     throw error;
@@ -82,12 +73,34 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
     ports: servers.map((server) => (server.address() as AddressInfo).port),
     async stop(graceMs) {
       state.isDraining = true;
-      const closed = servers.map((server) => new Promise((resolve) => server.close(resolve)));
-      const timer = setTimeout(() => servers.forEach((server) => server.closeAllConnections()), graceMs);
+      const closed = servers.map((server) => closeListener(server));
+      const closeIdle = () => {
+        state.closesIdle = true;
+        for (const server of servers) server.closeIdleConnections();
+      };
+      const timers = [
+        setTimeout(closeIdle, Math.min(idleGraceMs, graceMs)),
+        setTimeout(() => servers.forEach((server) => server.closeAllConnections()), graceMs),
+      ];
       await Promise.all(closed);
-      clearTimeout(timer);
+      timers.forEach(clearTimeout);
     },
   };
+}
+
+interface DrainState {
+  isDraining: boolean;
+  closesIdle: boolean;
+}
+
+/** A client may be about to ask on a connection that is idle now: its answer says that it is the last one there. */
+const idleGraceMs = 250;
+
+/** That of `http` closes idle connections at once, and a question that is on its way there is lost. */
+async function closeListener(server: Server): Promise<void> {
+  await new Promise((resolve) => NetServer.prototype.close.call(server, resolve));
+  // Ends its timers.
+  server.close(() => undefined);
 }
 
 /** A cluster that starts a job knocks all at once; who finds the queue full knocks again after whole seconds. */
@@ -96,12 +109,13 @@ const maxPipelined = 64;
 const lingerMs = 1000;
 
 async function listen(
-  endpoint: Endpoint,
+  at: number,
   options: EdgeOptions,
   sender: Sender,
-  state: { isDraining: boolean },
+  state: DrainState,
 ): Promise<Server> {
   const { limits } = options;
+  const endpoint = options.endpoints[at]!;
   const settings = {
     maxHeaderSize: limits.maxHeaderBytes,
     headersTimeout: limits.headersTimeoutMs,
@@ -121,8 +135,8 @@ async function listen(
     if (pipelined.size > maxPipelined) return void socket.destroy();
     if (state.isDraining) response.setHeader('connection', 'close');
     // A connection that was busy when the listener closed is idle now, and nobody will use it again.
-    response.once('close', () => state.isDraining && server.closeIdleConnections());
-    return void answer(request, response, endpoint, options, sender);
+    response.once('close', () => state.closesIdle && server.closeIdleConnections());
+    return void answer(request, response, at, options, sender);
   };
   const server = endpoint.tls ? secureServer(endpoint.tls, settings, handle) : createHttpServer(settings, handle);
   server.maxConnections = limits.maxConnections;
@@ -166,10 +180,12 @@ function secureServer(
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  endpoint: Endpoint,
+  at: number,
   options: EdgeOptions,
   sender: Sender,
 ): Promise<void> {
+  const serving = options.serving();
+  response.once('close', serving.begin());
   const started = performance.now();
   const id = randomUUID();
   const known: Known = {};
@@ -182,7 +198,7 @@ async function answer(
   try {
     options.addresses.ask(request.socket.remoteAddress);
     const { via } = request.headers;
-    const answering = withHops(via, options.pseudonym, () => reply(request, response, endpoint, options, known));
+    const answering = withHops(via, options.pseudonym, () => reply(request, response, at, options, serving, known));
     await sender.send(await answering, request, response);
   } catch (error) {
     known.error = error;
@@ -195,23 +211,26 @@ async function answer(
 async function reply(
   request: IncomingMessage,
   response: ServerResponse,
-  endpoint: Endpoint,
+  at: number,
   options: EdgeOptions,
+  serving: Serving,
   known: Known,
 ): Promise<Reply> {
   const { method = '', headers } = request;
-  const asker = askerOf(request, endpoint.tls !== undefined);
-  if (options.tokens && isTokenPath(request.url ?? '')) {
-    return tokenReply(options.tokens, request, asker, endpoint.upstream, options.limits.requestStallMs);
+  const { endpoints, access, tokens, pull, push } = serving;
+  const rules = endpoints[at]!;
+  const asker = askerOf(request, options.endpoints[at]!.tls !== undefined);
+  if (tokens && isTokenPath(request.url ?? '')) {
+    return tokenReply(tokens, request, asker, rules.upstream, options.limits.requestStallMs);
   }
   const target = parseTarget(request.url ?? '/');
-  const by = await options.access.identify(asker);
+  const by = await access.identify(asker);
   if (by.user !== undefined) known.user = by.user;
   const route = parsePushRoute(method, target);
   // Nobody reads what comes with a question: the connection ends with its answer.
   if (!route && hasBody(request)) response.setHeader('connection', 'close');
-  if (!route) return options.pull(parsePull(request, target, endpoint, by));
-  return options.push({
+  if (!route) return pull(parsePull(request, target, rules, by));
+  return push({
     route,
     by,
     contentType: headers['content-type'] ?? '',
@@ -231,7 +250,7 @@ function bytesOf(request: IncomingMessage): number | undefined {
   return hasBody(request) ? undefined : 0;
 }
 
-function parsePull(request: IncomingMessage, target: Target, endpoint: Endpoint, by: Identity): PullRequest {
+function parsePull(request: IncomingMessage, target: Target, rules: EndpointRules, by: Identity): PullRequest {
   const { headers, socket } = request;
   const route = parseRoute(target);
   const header = headers['narrows-platform'];
@@ -243,12 +262,12 @@ function parsePull(request: IncomingMessage, target: Target, endpoint: Endpoint,
     caller: {
       pathSet: route.pathSet,
       host: headers.host?.replace(/:\d+$/, '').toLowerCase(),
-      listenerSet: endpoint.set,
+      listenerSet: rules.set,
       header: Array.isArray(header) ? header.join(',') : header,
       address: socket.remoteAddress,
       userAgent: headers['user-agent'],
     },
-    endpointView: endpoint.view,
-    endpointUpstream: endpoint.upstream,
+    endpointView: rules.view,
+    endpointUpstream: rules.upstream,
   };
 }

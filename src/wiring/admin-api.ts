@@ -8,14 +8,18 @@ import { parseImageName } from '../oci/reference.ts';
 import type { Live } from './live.ts';
 import type { PullWork } from './pull-parts.ts';
 
-/** The admin API over what a mirror works with. */
-export function createAdminApi({ pull, storage, sets }: PullWork, live: () => Promise<Live>): AdminApi {
+/** The admin API over what a mirror works with. @param work what that is now */
+export function createAdminApi(work: () => PullWork, live: () => Promise<Live>): AdminApi {
   return {
     live,
 
-    inspect: async (image, platforms) => pull.inspect(parseImageName(image), platformsOf(platforms, sets)),
+    async inspect(image, platforms) {
+      const { pull, sets } = work();
+      return pull.inspect(parseImageName(image), platformsOf(platforms, sets));
+    },
 
     async images(after = '', count) {
+      const { storage } = work();
       const names: string[] = [];
       for await (const name of storage.records.tags.keys()) if (name > after) names.push(name);
       const page = names.toSorted().slice(0, count);

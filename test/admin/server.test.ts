@@ -25,7 +25,7 @@ async function prepare(t: Test, api: Partial<AdminApi> = {}) {
   const admin = await startAdmin({
     host: '127.0.0.1',
     port: 0,
-    isOffline: false,
+    isOffline: () => false,
     isReady: () => state.isReady,
     metrics: () => Promise.resolve({ text: 'a_total 1\n', contentType: 'text/plain; version=0.0.4' }),
     api: {

@@ -23,6 +23,7 @@ const io: Io = {
   out: () => undefined,
   err: () => undefined,
   onStop: () => undefined,
+  onReload: () => undefined,
 };
 
 async function open(t: Teardown, ...paths: string[]): Promise<OpenBundle> {

@@ -260,6 +260,7 @@ void t.test('gc: on a terminal a bar is drawn, beside what it prints', async (t)
     out: (text) => void (printed.out += text),
     err: (text) => void (printed.err += text),
     onStop: () => undefined,
+    onReload: () => undefined,
   });
   t.equal(code, 0);
   t.match(

@@ -44,6 +44,7 @@ function read(args: readonly string[], file: string[] = [], input: readonly stri
     out: () => undefined,
     err: () => undefined,
     onStop: () => undefined,
+    onReload: () => undefined,
   };
   return readImageList(args, { file, referrers: true }, io);
 }

@@ -14,6 +14,7 @@ const io = (env: Record<string, string> = {}) => ({
   out: () => undefined,
   err: () => undefined,
   onStop: () => undefined,
+  onReload: () => undefined,
 });
 
 void t.test('the sources in their order: defaults, file, environment, command line', async (t) => {

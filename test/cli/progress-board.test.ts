@@ -59,6 +59,7 @@ function stage(isTerminal: boolean, columns: number | undefined, imageCount: num
       screen.write(text);
     },
     onStop: () => undefined,
+    onReload: () => undefined,
   };
   return { board: createBoard(io, imageCount), screen, out, printed: () => stripVTControlCharacters(printed) };
 }
@@ -188,6 +189,7 @@ void t.test('board: elsewhere than on a terminal there are no movements of a cur
     out: () => undefined,
     err: (text) => void (raw += text),
     onStop: () => undefined,
+    onReload: () => undefined,
   };
   run(createBoard(io, 3), names);
   t.equal(new RegExp(String.raw`${escape}\[\d*[A-HJK]|\r`).exec(raw), null);

@@ -77,6 +77,7 @@ function prepare(isTerminal: boolean) {
     },
     err: (text: string) => void printed.push(text),
     onStop: () => undefined,
+    onReload: () => undefined,
   };
   return { io, printed, seen: () => printed.map((text) => stripVTControlCharacters(text).replace('\r', '')) };
 }

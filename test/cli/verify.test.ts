@@ -222,6 +222,7 @@ void t.test('verify: on a terminal a bar is drawn, and JSON beside it stays JSON
     out: (text) => void (printed.out += text),
     err: (text) => void (printed.err += text),
     onStop: () => undefined,
+    onReload: () => undefined,
   });
   t.equal(code, 0);
   t.match(

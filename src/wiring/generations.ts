@@ -1,0 +1,85 @@
+import { isDeepStrictEqual } from 'node:util';
+import { ConfigError } from '../config.ts';
+import type { Config, Mistake } from '../config.ts';
+import type { Context } from './context.ts';
+import { openGeneration } from './generation.ts';
+import type { Generation } from './generation.ts';
+
+/** What answers now, and what did before and has not finished yet. */
+export interface Generations {
+  now(): Generation;
+  config(): Config;
+  /** @throws ConfigError for what only a start can change, and what makes the configuration unusable */
+  replace(config: Config): Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function createGenerations(context: Context): Promise<Generations> {
+  let { config } = context;
+  let current = await openGeneration(context);
+  const retiring = new Set<Promise<void>>();
+  let replacing: Promise<unknown> = Promise.resolve();
+
+  function retire(generation: Generation): void {
+    const end = generation
+      .retire(config.limits.stopGrace)
+      .catch((error: unknown) => context.log.warn({ err: error }, 'something of the old configuration was not closed'))
+      .finally(() => retiring.delete(end));
+    retiring.add(end);
+  }
+
+  async function replace(next: Config): Promise<void> {
+    const mistakes = fixedChanges(config, next);
+    if (mistakes.length > 0) throw new ConfigError(mistakes);
+    const opened = await openGeneration({ ...context, config: next }).catch((cause: unknown) => {
+      throw new ConfigError([{ path: 'configuration', message: (cause as Error).message }]);
+    });
+    const before = current;
+    [current, config] = [opened, next];
+    context.log.level = next.log.level;
+    retire(before);
+  }
+
+  return {
+    now: () => current,
+    config: () => config,
+    replace(next) {
+      // One after the other: each is compared with the one before.
+      const done = replacing.then(() => replace(next));
+      replacing = done.catch(() => undefined);
+      return done;
+    },
+    async close() {
+      await replacing;
+      await current.retire(0);
+      await Promise.all(retiring);
+    },
+  };
+}
+
+/** Sockets are not opened again. */
+const fixedLimits = [
+  'connections',
+  'connectionsPerAddress',
+  'requestsPerAddress',
+  'knownAddresses',
+  'headerSize',
+  'headersTimeout',
+  'requestStall',
+  'keepAlive',
+  'sendStall',
+] as const;
+
+/** Everything that differs and that only a start can change. */
+export function fixedChanges(before: Config, after: Config): Mistake[] {
+  const sockets = ({ listen }: Config) => listen.map(({ address, tls }) => ({ address, tls }));
+  const pairs: [path: string, before: unknown, after: unknown][] = [
+    ['listen', sockets(before), sockets(after)],
+    ['admin', before.admin, after.admin],
+    ['workers', before.workers, after.workers],
+    ...fixedLimits.map((key): [string, unknown, unknown] => [`limits.${key}`, before.limits[key], after.limits[key]]),
+  ];
+  return pairs
+    .filter(([, one, other]) => !isDeepStrictEqual(one, other))
+    .map(([path]) => ({ path, message: 'this takes effect at a start alone: restart, or put it back' }));
+}
