@@ -61,6 +61,9 @@ export function crossCheck(value: unknown): Mistake[] {
     checkUpstream(`listen.${index}.upstream`, entry['upstream']);
     if (entry['platforms'] !== undefined) checkSet(`listen.${index}.platforms`, entry['platforms']);
   }
+  for (const [index, { upstream }] of mapsOf(config['bandwidth']).entries()) {
+    checkUpstream(`bandwidth.${index}.upstream`, upstream);
+  }
   for (const name of Object.keys(sets)) {
     if (!/^[a-z0-9]+([._-][a-z0-9]+)*$/.test(name) || name === 'any') {
       mistakes.push({

@@ -64,3 +64,8 @@ export function parseAddress(value: string): { host: string; port: number } | un
   if (!match || Number(match[3]) > 65535) return undefined;
   return { host: match[1] ?? (match[2] || '::'), port: Number(match[3]) };
 }
+
+/** Platforms, as a configuration says them. */
+export const setReference = z.union([text, z.array(text).min(1)], {
+  error: 'expected a platform, a list of them, a named set, or any',
+});

@@ -1,7 +1,21 @@
 import { z } from 'zod';
+import { cache } from './config-cache.ts';
 import { crossCheck } from './config-cross-check.ts';
 import type { Mistake } from './config-cross-check.ts';
-import { address, anyUrl, count, duration, flag, platform, size, strict, text, url, wait } from './config-values.ts';
+import {
+  address,
+  anyUrl,
+  count,
+  duration,
+  flag,
+  platform,
+  setReference,
+  size,
+  strict,
+  text,
+  url,
+  wait,
+} from './config-values.ts';
 import { isRepositoryName, isTag } from './oci/reference.ts';
 import { formatPlatform, parsePlatform } from './oci/platform.ts';
 import type { Platform, PlatformSet } from './oci/platform.ts';
@@ -18,10 +32,6 @@ export class ConfigError extends Error {
     this.mistakes = mistakes;
   }
 }
-
-const setReference = z.union([text, z.array(text).min(1)], {
-  error: 'expected a platform, a list of them, a named set, or any',
-});
 
 const listener = strict('a map such as { address: 127.0.0.1:5000 }', {
   address,
@@ -138,52 +148,11 @@ const warm = z.strictObject({
   referrersFresh: duration,
 });
 
-const redisUrl = z
-  .string({ error: 'expected a URL such as redis://127.0.0.1:6379' })
-  .refine((value) => URL.canParse(value) && /^rediss?:$/.test(new URL(value).protocol), {
-    error: 'expected a URL such as redis://127.0.0.1:6379, or rediss:// for TLS',
-  });
-const nodes = z.array(address, { error: 'expected a list of addresses such as [10.0.0.1:6379]' });
-
-const redis = z.strictObject({
-  url: redisUrl.nullable(),
-  cluster: nodes,
-  sentinels: nodes,
-  master: text,
-  tls: flag,
-  ca: text.nullable(),
-  username: text.nullable(),
-  password: text.nullable(),
-  passwordFile: text.nullable(),
-  sealKeys: z.array(text, { error: 'expected a list of files' }),
-  prefix: z
-    .string({ error: 'expected text' })
-    .regex(/^[^{}]{0,64}$/, { error: 'expected up to 64 characters, none of them { or }' }),
-  maxSize: size,
-  maxBlobSize: size.refine((bytes) => bytes <= 2 ** 29, { error: 'expected at most 512MiB' }),
-  ttl: duration.refine((ms) => ms >= 1000, { error: 'expected at least 1s' }),
-  timeout: wait,
-  connect: wait,
-  lease: wait.refine((ms) => ms >= 500, { error: 'expected at least 500ms' }),
-  queue: count,
-  required: flag,
-});
-
-const s3 = z.strictObject({
-  bucket: text.nullable(),
-  prefix: z.string({ error: 'expected text' }),
-  endpoint: anyUrl.nullable(),
-  region: text,
-  pathStyle: flag,
-  accessKeyId: text.nullable(),
-  secretAccessKey: text.nullable(),
-  secretAccessKeyFile: text.nullable(),
-  minBlobSize: size,
-  maxSize: size,
-  partSize: size.refine((bytes) => bytes >= 5 * 2 ** 20, { error: 'expected at least 5MiB, as S3 does' }),
-  timeout: wait,
-  connections: count,
-  required: flag,
+const bandwidth = strict('a map such as { rate: 5MiB, hours: [08:00-18:00], upstream: docker.io }', {
+  rate: size.refine((bytes) => bytes > 0, { error: 'expected more than nothing' }),
+  hours: z.array(hours, { error: 'expected a list such as [08:00-18:00]' }).optional(),
+  upstream: text.optional(),
+  platform: platform.optional(),
 });
 
 export const configSchema = z.strictObject({
@@ -204,14 +173,7 @@ export const configSchema = z.strictObject({
     onMissing: z.enum(['error', 'verbatim'], { error: 'expected error or verbatim' }),
     primary: platform,
   }),
-  cache: z.strictObject({
-    memory: z.strictObject({ maxSize: size, maxBlobSize: size }),
-    disk: z.strictObject({ path: text, maxSize: size }),
-    platforms: setReference,
-    onOther: z.enum(['stream', 'deny'], { error: 'expected stream or deny' }),
-    redis,
-    s3,
-  }),
+  cache,
   tags: z.strictObject({
     fresh: duration,
     missing: duration,
@@ -223,6 +185,7 @@ export const configSchema = z.strictObject({
   hosting,
   access,
   offline: flag,
+  bandwidth: z.array(bandwidth, { error: 'expected a list of limits' }),
   warm,
   limits: z.strictObject({
     connections: count,

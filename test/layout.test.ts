@@ -52,6 +52,7 @@ void t.test('the tree: what ls shows is what the map says', (t) => {
     'cache',
     'cli',
     'config',
+    'config-cache',
     'config-cross-check',
     'config-schema',
     'config-values',
@@ -80,7 +81,8 @@ void t.test('imports point one way', (t) => {
     oci: { values: ['errors'] },
     'config-values': { values: ['oci'] },
     'config-cross-check': { values: ['access', 'config-values', 'oci'] },
-    config: { values: ['config-cross-check', 'config-values', 'oci', 'errors'] },
+    'config-cache': { values: ['config-values'] },
+    config: { values: ['config-cache', 'config-cross-check', 'config-values', 'oci', 'errors'] },
     'config-schema': { values: ['config'] },
     cache: { values: ['oci', 'errors'] },
     fleet: { values: ['oci', 'cache', 'errors'] },
@@ -201,7 +203,7 @@ void t.test('one library, one home', (t) => {
     pino: /^src\/log\.ts$/,
     'prom-client': /^src\/metrics\/metrics\.ts$/,
     commander: /^src\/cli\//,
-    zod: /^src\/config(-schema|-values)?\.ts$/,
+    zod: /^src\/config(-schema|-values|-cache)?\.ts$/,
     yaml: /^src\/(airgap\/yaml-tree\.ts|cli\/|config-schema\.ts)/,
     'node:http': /^src\/(http|admin)\//,
     'node:fs': /^src\/(cache\/|cli\/|wiring\/airgap-parts\.ts)/,
@@ -323,6 +325,7 @@ void t.test('every source file has its test', (t) => {
     'src/wiring/storage.ts': 'test/integration/bounds.test.ts',
     'src/wiring/upstreams.ts': 'test/pull/pull.test.ts',
     'src/config-values.ts': 'test/config.test.ts',
+    'src/config-cache.ts': 'test/config.test.ts',
   };
   for (const path of sources) {
     const test = through[path] ?? path.replace(/^src/, 'test').replace(/\.ts$/, '.test.ts');

@@ -149,10 +149,6 @@ export async function startWorkers(count: number, first: Config, log: Log): Prom
     clearTimeout(timer);
   }
 
-  function living(): Worker[] {
-    return Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
-  }
-
   /** The next one serves before the one before ends. */
   async function replaceOne(before: Worker): Promise<void> {
     const next = startOne();
@@ -216,4 +212,8 @@ export async function startWorkers(count: number, first: Config, log: Log): Prom
     await stop();
     throw error;
   }
+}
+
+function living(): Worker[] {
+  return Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
 }

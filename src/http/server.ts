@@ -108,12 +108,7 @@ const backlog = 4096;
 const maxPipelined = 64;
 const lingerMs = 1000;
 
-async function listen(
-  at: number,
-  options: EdgeOptions,
-  sender: Sender,
-  state: DrainState,
-): Promise<Server> {
+async function listen(at: number, options: EdgeOptions, sender: Sender, state: DrainState): Promise<Server> {
   const { limits } = options;
   const endpoint = options.endpoints[at]!;
   const settings = {

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Digest } from '../oci/digest.ts';
 import type { BlobAnswer, Upstream } from './upstream.ts';
 
 /** So many bytes a second for all who share it. */
@@ -26,22 +27,34 @@ export function createPace(
   };
 }
 
-/** A registry whose blobs come no faster than the pace lets them. */
-export function createPaced(upstream: Upstream, pace: Pace): Upstream {
-  function paced(answer: BlobAnswer): BlobAnswer {
-    async function* body() {
-      for await (const chunk of answer.body) {
-        await pace.pass(chunk.length);
-        yield chunk;
-      }
-    }
-    return { ...answer, body: body() };
-  }
+/** All of them at once: the slowest decides. */
+export function together(paces: readonly Pace[]): Pace | undefined {
+  if (paces.length <= 1) return paces[0];
+  return {
+    async pass(bytes) {
+      await Promise.all(paces.map((pace) => pace.pass(bytes)));
+    },
+  };
+}
+
+/** A registry whose blobs come no faster than their pace lets them. @param paceOf undefined for as fast as they can */
+export function createPaced(upstream: Upstream, paceOf: (digest: Digest) => Pace | undefined): Upstream {
   return {
     ...upstream,
     async blob(repository, digest, from) {
       const answer = await upstream.blob(repository, digest, from);
-      return answer && paced(answer);
+      const pace = answer && paceOf(digest);
+      return pace ? paced(answer, pace) : answer;
     },
   };
+}
+
+function paced(answer: BlobAnswer, pace: Pace): BlobAnswer {
+  async function* body() {
+    for await (const chunk of answer.body) {
+      await pace.pass(chunk.length);
+      yield chunk;
+    }
+  }
+  return { ...answer, body: body() };
 }

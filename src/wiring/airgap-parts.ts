@@ -9,6 +9,7 @@ import type { Config } from '../config.ts';
 import type { Pull } from '../pull/pull.ts';
 import { createPace, createPaced } from '../upstream/paced.ts';
 import { createPatient } from '../upstream/patient.ts';
+import { createYielding } from '../upstream/yielding.ts';
 import type { PullWork } from './pull-parts.ts';
 import type { Storage } from './storage.ts';
 
@@ -37,7 +38,8 @@ export function openBackground({ config, work, signal, onWait, now }: Background
       now,
       onWait,
     });
-    return pace ? createPaced(patient, pace) : patient;
+    const yielding = createYielding(patient, work.traffic);
+    return pace ? createPaced(yielding, () => pace) : yielding;
   });
 }
 

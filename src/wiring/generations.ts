@@ -43,11 +43,13 @@ export async function createGenerations(context: Context): Promise<Generations> 
   return {
     now: () => current,
     config: () => config,
-    replace(next) {
+    async replace(next) {
       // One after the other: each is compared with the one before.
-      const done = replacing.then(() => replace(next));
-      replacing = done.catch(() => undefined);
-      return done;
+      const before = replacing;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      replacing = promise;
+      await before;
+      await replace(next).finally(resolve);
     },
     async close() {
       await replacing;
@@ -70,11 +72,14 @@ const fixedLimits = [
   'sendStall',
 ] as const;
 
+function socketsOf({ listen }: Config): unknown[] {
+  return listen.map(({ address, tls }) => ({ address, tls }));
+}
+
 /** Everything that differs and that only a start can change. */
 export function fixedChanges(before: Config, after: Config): Mistake[] {
-  const sockets = ({ listen }: Config) => listen.map(({ address, tls }) => ({ address, tls }));
   const pairs: [path: string, before: unknown, after: unknown][] = [
-    ['listen', sockets(before), sockets(after)],
+    ['listen', socketsOf(before), socketsOf(after)],
     ['admin', before.admin, after.admin],
     ['workers', before.workers, after.workers],
     ...fixedLimits.map((key): [string, unknown, unknown] => [`limits.${key}`, before.limits[key], after.limits[key]]),

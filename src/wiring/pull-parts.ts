@@ -9,6 +9,9 @@ import type { Download } from '../pull/blobs.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { createRegistries } from '../upstream/registries.ts';
 import type { Registries } from '../upstream/registries.ts';
+import { createPreferred, createTraffic } from '../upstream/yielding.ts';
+import type { Traffic } from '../upstream/yielding.ts';
+import { limitBandwidth } from './bandwidth.ts';
 import { openCallerRights } from './caller-rights.ts';
 import type { Context } from './context.ts';
 import { gaugesOf } from './gauges.ts';
@@ -26,6 +29,8 @@ export interface PullWork {
   readonly pull: Pull;
   readonly upstreams: Upstreams;
   readonly sets: ReadonlyMap<string, PlatformSet>;
+  /** What clients are being sent: work in the background yields to it. */
+  readonly traffic: Traffic;
   /** Downloads that run, those in the background as well. */
   downloads(): Download[];
   /** Pulls from the same store over upstreams that are asked in another way. Its downloads are its own. */
@@ -44,8 +49,10 @@ export async function openPullWork(context: Context): Promise<PullWork> {
   const upstreams = await openUpstreams(context);
   const callers = openCallerRights(context, storage.records, upstreams);
   const pulls: Pull[] = [];
+  const traffic = createTraffic();
+  const limited = limitBandwidth(context, storage.graph);
   const over: PullWork['over'] = (change) => {
-    const changed = new Map([...upstreams.all].map(([name, upstream]) => [name, change(upstream)]));
+    const changed = new Map([...upstreams.all].map(([name, upstream]) => [name, change(limited(upstream))]));
     const pull = createPull({
       store: storage.store,
       records: storage.records,
@@ -65,9 +72,10 @@ export async function openPullWork(context: Context): Promise<PullWork> {
   const registries = createRegistries(upstreams.all, config.defaultUpstream, hostedRegistry(config, storage));
   const work: PullWork = {
     storage,
-    pull: over((upstream) => upstream),
+    pull: over((upstream) => createPreferred(upstream, traffic)),
     upstreams,
     sets,
+    traffic,
     downloads: () => pulls.flatMap((pull) => pull.downloads()),
     over,
     keyOf: keysOf(registries),

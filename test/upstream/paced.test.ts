@@ -105,7 +105,7 @@ void t.test('pace: an abort ends a wait', async (t) => {
 void t.test('paced: bytes, pieces and their order are those of the registry, from any place', async (t) => {
   const { pace } = stage(t, 1e9);
   const { upstream, asked, isCancelled } = registryOf([1, 7, 5000, 5001, 80_000]);
-  const paced = createPaced(upstream, pace);
+  const paced = createPaced(upstream, () => pace);
   const whole = await paced.blob(name, digest, 0);
   t.match(whole, { size: bytes.length, offset: 0 });
   const pieces = await read(whole!.body);
@@ -129,7 +129,7 @@ void t.test('paced: bytes, pieces and their order are those of the registry, fro
 void t.test('paced: nothing goes on before its time, and an abort ends the body', async (t) => {
   const { stopping, pace } = stage(t, 1000);
   const { upstream } = registryOf([1000]);
-  const { body } = (await createPaced(upstream, pace).blob(name, digest, 0))!;
+  const { body } = (await createPaced(upstream, () => pace).blob(name, digest, 0))!;
   const pieces = body[Symbol.asyncIterator]();
   t.equal((await pieces.next()).value?.length, 1000, 'what may go at once');
   const next = pieces.next();
@@ -142,7 +142,10 @@ void t.test('paced: what there is not, and everything but blobs, is not touched'
   stopping.abort();
   const { upstream } = registryOf([]);
   const budget = { remaining: 1, limit: 2 };
-  const paced = createPaced({ ...upstream, blobHead: () => Promise.resolve({ size: 7 }), budget: () => budget }, pace);
+  const paced = createPaced(
+    { ...upstream, blobHead: () => Promise.resolve({ size: 7 }), budget: () => budget },
+    () => pace,
+  );
   t.equal(await paced.blob(name, digestOf(Buffer.from('another')), 0), undefined);
   t.same(await paced.blobHead(name, digest), { size: 7 });
   t.equal(paced.budget?.(), budget);
