@@ -57,6 +57,7 @@ const upstream = strict('a map such as { url: https://registry.example }', {
     .union([z.literal('none'), anyUrl], { error: 'expected a URL such as http://proxy.example:3128, or none' })
     .optional(),
   trustedHosts: z.array(text, { error: 'expected a list of hosts' }).optional(),
+  hub: flag.optional(),
 });
 
 const tagRule = z

@@ -262,7 +262,8 @@ function parsePull(request: IncomingMessage, target: Target, rules: EndpointRule
       address: socket.remoteAddress,
       userAgent: headers['user-agent'],
     },
-    endpointView: rules.view,
+    // Another mirror, which chooses among the platforms itself.
+    endpointView: headers['narrows-view'] === 'index' ? 'index' : rules.view,
     endpointUpstream: rules.upstream,
   };
 }

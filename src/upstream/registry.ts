@@ -12,13 +12,20 @@ import type { BlobAnswer, Budget, CallersUpstream, ManifestHead, Upstream } from
 
 export interface RegistryOptions extends UpstreamOptions {
   readonly maxManifestBytes: number;
+  /** It is a narrows too, and is told what a client would tell it. */
+  readonly hub?: Hub | undefined;
+}
+
+export interface Hub {
+  /** What this mirror keeps, as in `linux/arm64,linux/arm/v7`; undefined for everything. */
+  readonly platforms: string | undefined;
 }
 
 export interface Registry extends Upstream, CallersUpstream {}
 
 /** A registry of the OCI distribution specification, read from. */
 export function createRegistry(options: RegistryOptions): Registry {
-  const { name, now } = options;
+  const { name, now, hub } = options;
   const requester = createRequester(options);
   const reading: ReadLimits = {
     maxBytes: options.maxManifestBytes,
@@ -39,7 +46,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     const backoff = rest.startsWith('manifests/') ? manifests : others;
     const leave = backoff.enter();
     const path = `/v2/${repository}/${rest}`;
-    const answer = await requester.send({ method, path, headers, repository, isBody }).finally(leave);
+    const question = { method, headers, repository, isBody, ...asHub(path, headers) };
+    const answer = await requester.send(question).finally(leave);
     if (!answer.redirected) budget = budgetOf(answer.headers, now()) ?? budget;
     // Storage behind a redirect has limits of its own.
     if (!answer.redirected && answer.status === 429) {
@@ -54,6 +62,13 @@ export function createRegistry(options: RegistryOptions): Registry {
     await drain(answer.body);
     if (answer.status === 404) return undefined;
     throw refusal(answer, repository);
+  }
+
+  /** An index of what is kept here, and not an image of its own: clients of other platforms learn that there is none. */
+  function asHub(path: string, headers: Record<string, string>) {
+    if (!hub) return { path };
+    const own = hub.platforms === undefined ? {} : { 'narrows-platform': hub.platforms, 'narrows-view': 'index' };
+    return { path: `${path}${path.includes('?') ? '&' : '?'}ns=${name}`, headers: { ...headers, ...own } };
   }
 
   function askManifest(method: 'GET' | 'HEAD', repository: string, reference: string) {

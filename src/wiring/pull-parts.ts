@@ -1,4 +1,3 @@
-import { resolveSet } from '../config.ts';
 import type { Config } from '../config.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { parseRepositoryName } from '../oci/reference.ts';
@@ -16,7 +15,7 @@ import { openCallerRights } from './caller-rights.ts';
 import type { Context } from './context.ts';
 import { gaugesOf } from './gauges.ts';
 import { observe } from './observe.ts';
-import { pullRules } from './pull-rules.ts';
+import { namedSets, pullRules } from './pull-rules.ts';
 import { repositoryRules } from './repository-rules.ts';
 import { openStorage } from './storage.ts';
 import type { Storage } from './storage.ts';
@@ -101,8 +100,4 @@ function hostedRegistry(config: Config, { hosted }: Storage): (repository: strin
   const { hostedOf } = repositoryRules(config);
   const registry = createHostedRegistry(hosted.ledger, hosted.content, config.limits.manifestSize);
   return (repository) => hostedOf(repository) && registry;
-}
-
-export function namedSets(config: Config): Map<string, PlatformSet> {
-  return new Map(Object.entries(config.platforms.sets).map(([name, set]) => [name, resolveSet(set, new Map())]));
 }

@@ -50,3 +50,7 @@ export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>
 export function keptPlatforms({ cache }: Config, sets: ReadonlyMap<string, PlatformSet>): PlatformSet {
   return resolveSet(cache.platforms === 'all' ? 'any' : cache.platforms, sets);
 }
+
+export function namedSets(config: Config): Map<string, PlatformSet> {
+  return new Map(Object.entries(config.platforms.sets).map(([name, set]) => [name, resolveSet(set, new Map())]));
+}

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Login } from '../access/identity.ts';
 import type { Config } from '../config.ts';
+import { formatPlatformSet } from '../oci/platform.ts';
 import { createCredentials, dockerConfigSource } from '../upstream/credentials.ts';
 import type { CredentialSource } from '../upstream/credentials.ts';
 import { createOfflineRegistry } from '../upstream/offline.ts';
@@ -8,6 +9,7 @@ import { createRegistry } from '../upstream/registry.ts';
 import type { RegistryOptions } from '../upstream/registry.ts';
 import type { CallersUpstream, Upstream } from '../upstream/upstream.ts';
 import type { Context } from './context.ts';
+import { keptPlatforms, namedSets } from './pull-rules.ts';
 
 export interface Upstreams {
   /** All registries that the configuration names, by their names; offline, they have no sockets to open. */
@@ -59,6 +61,7 @@ async function registryOptions(name: string, { config, now, metrics, pseudonym }
     proxy: settings.proxy === undefined || settings.proxy === 'none' ? undefined : new URL(settings.proxy),
     trustedHosts: settings.trustedHosts ?? [],
     maxManifestBytes: limits.manifestSize,
+    hub: settings.hub ? { platforms: keptAs(config) } : undefined,
     limits: {
       maxConnections: limits.upstreamConnections,
       maxRequests: limits.upstreamRequests,
@@ -72,6 +75,12 @@ async function registryOptions(name: string, { config, now, metrics, pseudonym }
     onAnswer: metrics.upstreamAnswered,
     onBytes: metrics.upstreamSent,
   };
+}
+
+/** What is kept here, in the words of the header that a client would send. */
+function keptAs(config: Config): string | undefined {
+  const kept = keptPlatforms(config, namedSets(config));
+  return kept === 'any' ? undefined : formatPlatformSet(kept);
 }
 
 async function readPair({ cert, key }: { cert: string; key: string }): Promise<{ cert: string; key: string }> {

@@ -121,7 +121,7 @@ void t.test('32. 401 and 403 of an upstream: 403 DENIED with advice, neither 404
   }
 });
 
-void t.test('32. no such tag: 404, believed briefly, so that a push is soon seen', async (t) => {
+void t.test('32, 59. no such tag: 404, believed briefly, so that a push is soon seen', async (t) => {
   const { clock, upstream, mirror } = await stage(t);
   const missing = path.replace(/1$/, '2');
   t.match(await mirror.get(missing, { accept }), { status: 404 });
