@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { createLog } from '../log.ts';
 import type { Log } from '../log.ts';
 import { startMirror } from '../mirror.ts';
+import { openTracing } from '../trace.ts';
 import type { Mirror } from '../mirror.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
@@ -71,7 +72,9 @@ function load(flags: ServeFlags, io: Io): Promise<Loaded> {
 
 async function serve(flags: ServeFlags, io: Io): Promise<void> {
   const { config } = await load(flags, io);
+  const isTraced = await openTracing();
   const log = createLog(config.log.level, { isTerminal: io.isTerminal, write: io.out });
+  if (isTraced) log.debug('spans are made through the API of OpenTelemetry');
   const link = connectWorker(io.env);
   if (link) return serveAsWorker(config, log, link, io);
   const serving = await start(config, log);

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { traceIdOf } from '../trace.ts';
 import { loggable } from './route.ts';
 
 /** One line of the access log. */
@@ -17,6 +18,8 @@ export interface Answered {
   readonly cache?: string;
   /** Who asked, where they said so. */
   readonly user?: string;
+  /** What it is part of, as the client says. */
+  readonly trace?: string;
   readonly error?: unknown;
 }
 
@@ -38,6 +41,7 @@ export function describe(
   const platform = said('narrows-platform');
   const view = said('narrows-view');
   const cache = said('narrows-cache');
+  const trace = traceIdOf(request.headers['traceparent']);
   return {
     id,
     method: request.method ?? '',
@@ -52,6 +56,20 @@ export function describe(
     ...(view !== undefined && { view }),
     ...(cache !== undefined && { cache }),
     ...(user !== undefined && { user }),
+    ...(trace !== undefined && { trace }),
     ...(error !== undefined && { error }),
+  };
+}
+
+/** The same in the words of OpenTelemetry's conventions for HTTP, and in ours. */
+export function attributesOf({ method, url, status, platform, view, cache, id }: Answered) {
+  return {
+    'http.request.method': method,
+    'url.path': url,
+    'http.response.status_code': status,
+    'narrows.request': id,
+    'narrows.platform': platform,
+    'narrows.view': view,
+    'narrows.cache': cache,
   };
 }

@@ -10,7 +10,7 @@ import type { AddressLimits } from '../access/addresses.ts';
 import type { Identity } from '../access/identity.ts';
 import { withHops } from '../hops.ts';
 import type { PullRequest, Reply } from '../pull/request.ts';
-import { describe } from './answered.ts';
+import { attributesOf, describe } from './answered.ts';
 import type { Answered, Known } from './answered.ts';
 import { askerOf } from './asker.ts';
 import { bodyOf, drain } from './body.ts';
@@ -23,6 +23,7 @@ import type { Sender, StreamLimits } from './send.ts';
 import type { EndpointRules, Serving } from './serving.ts';
 import { contextOf, tlsOptions } from './tls.ts';
 import type { Tls } from './tls.ts';
+import { serverSpan } from '../trace.ts';
 import { isTokenPath, tokenReply } from './token-route.ts';
 
 /** A place to listen at. */
@@ -189,12 +190,19 @@ async function answer(
   // Upstreams choose what is in here and what it is called: to a browser it is neither page nor script.
   response.setHeader('x-content-type-options', 'nosniff');
   response.setHeader('content-security-policy', "default-src 'none'; sandbox");
-  response.once('close', () => options.onAnswered(describe(request, response, id, started, known)));
+  const span = serverSpan(request.method ?? '', request.headers);
+  response.once('close', () => {
+    const answered = describe(request, response, id, started, known);
+    options.onAnswered(answered);
+    span.end(attributesOf(answered), answered.status >= 500 ? answered.error : undefined);
+  });
   try {
     options.addresses.ask(request.socket.remoteAddress);
     const { via } = request.headers;
-    const answering = withHops(via, options.pseudonym, () => reply(request, response, at, options, serving, known));
-    await sender.send(await answering, request, response);
+    await span.run(async () => {
+      const answering = withHops(via, options.pseudonym, () => reply(request, response, at, options, serving, known));
+      await sender.send(await answering, request, response);
+    });
   } catch (error) {
     known.error = error;
     await drain(request, response);

@@ -5,6 +5,8 @@ import { viaOf } from '../hops.ts';
 import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
 import type { Answer } from './answers.ts';
 import { createDialer, looksPublic, withSystem } from './dialer.ts';
+import { clientSpan, traceHeaders } from '../trace.ts';
+import { bareHost, isTrusted, isTrustedHost, isTrustedRealm, portOf } from './trust.ts';
 import { createAuthorization } from './tokens.ts';
 import type { TokenReply, TokenRequest } from './tokens.ts';
 import type { Credentials } from './credentials.ts';
@@ -149,6 +151,7 @@ export function createRequester(options: UpstreamOptions): Requester {
       const headers = {
         ...request.headers,
         ...(isRegistry && own),
+        ...(isRegistry && traceHeaders()),
         ...(isRegistry && auth !== undefined && { authorization: auth }),
       };
       const answer = await dispatch(request.isBody ? bodies : questions, at, { method: request.method, headers });
@@ -164,38 +167,53 @@ export function createRequester(options: UpstreamOptions): Requester {
     throw new NarrowsError('upstreamUnusable', `${name} redirects more than ${maxRedirects} times.`);
   }
 
+  async function traced(request: Request): Promise<Answer> {
+    const span = clientSpan(`${request.method} ${name}`);
+    const said = { 'http.request.method': request.method, 'server.address': url.host, 'url.path': request.path };
+    try {
+      const answer = await span.run(() => send(request));
+      span.end({ ...said, 'http.response.status_code': answer.status });
+      return answer;
+    } catch (error) {
+      span.end(said, error);
+      throw error;
+    }
+  }
+
+  async function send(request: Request): Promise<Answer> {
+    const scope = request.repository === undefined ? '' : `repository:${request.repository}:pull`;
+    if (underWay >= limits.maxRequests) {
+      throw new NarrowsError('overloaded', `${underWay} requests to ${name} are waiting already.`, {
+        retryAfterS: 5,
+      });
+    }
+    underWay++;
+    try {
+      const auth = await authorization.current(scope);
+      const answer = await follow(request, auth);
+      options.onAnswer?.(name, String(answer.status));
+      if (answer.status !== 401 || answer.redirected) return answer;
+      const better = await authorization.answer(
+        scope,
+        [answer.headers['www-authenticate'] ?? ''].flat().join(', '),
+        auth,
+      );
+      if (better === undefined) return answer;
+      await drain(answer.body);
+      const second = await follow(request, better);
+      options.onAnswer?.(name, String(second.status));
+      return second;
+    } catch (error) {
+      const trouble = toTrouble(error, name);
+      options.onAnswer?.(name, trouble.kind);
+      throw trouble;
+    } finally {
+      underWay--;
+    }
+  }
+
   return {
-    async send(request) {
-      const scope = request.repository === undefined ? '' : `repository:${request.repository}:pull`;
-      if (underWay >= limits.maxRequests) {
-        throw new NarrowsError('overloaded', `${underWay} requests to ${name} are waiting already.`, {
-          retryAfterS: 5,
-        });
-      }
-      underWay++;
-      try {
-        const auth = await authorization.current(scope);
-        const answer = await follow(request, auth);
-        options.onAnswer?.(name, String(answer.status));
-        if (answer.status !== 401 || answer.redirected) return answer;
-        const better = await authorization.answer(
-          scope,
-          [answer.headers['www-authenticate'] ?? ''].flat().join(', '),
-          auth,
-        );
-        if (better === undefined) return answer;
-        await drain(answer.body);
-        const second = await follow(request, better);
-        options.onAnswer?.(name, String(second.status));
-        return second;
-      } catch (error) {
-        const trouble = toTrouble(error, name);
-        options.onAnswer?.(name, trouble.kind);
-        throw trouble;
-      } finally {
-        underWay--;
-      }
-    },
+    send: traced,
     backoffMs: () => authorization.backoffMs(),
     async close() {
       await questions.destroy();
@@ -222,34 +240,6 @@ function createDispatcher(options: UpstreamOptions): Dispatcher {
   };
   if (!options.proxy) return new Agent({ ...common, connect });
   return new ProxyAgent({ ...common, uri: options.proxy.href, ...(ca && { requestTls: { ca: withSystem(ca) } }) });
-}
-
-/** The registry itself, or a host that the operator named; never from https down to http, never with a login in it. */
-function isTrustedRealm(realm: URL, { url, trustedHosts }: UpstreamOptions): boolean {
-  if (realm.username || realm.password) return false;
-  if (realm.protocol !== 'https:' && !(realm.protocol === 'http:' && url.protocol === 'http:')) return false;
-  if (realm.origin === url.origin) return true;
-  return trustedHosts.some((entry) => isHost(entry, bareHost(realm), portOf(realm)));
-}
-
-function isTrusted(host: string, port: number, { url, trustedHosts }: UpstreamOptions): boolean {
-  return (host === bareHost(url) && port === portOf(url)) || trustedHosts.some((entry) => isHost(entry, host, port));
-}
-
-function isTrustedHost(at: URL, options: UpstreamOptions): boolean {
-  return isTrusted(bareHost(at), portOf(at), options);
-}
-
-function isHost(entry: string, host: string, port: number): boolean {
-  return entry === host || entry === `${host}:${port}` || entry === `[${host}]:${port}`;
-}
-
-function bareHost(url: URL): string {
-  return url.hostname.replace(/^\[|\]$/g, '');
-}
-
-function portOf(url: URL): number {
-  return Number(url.port || (url.protocol === 'https:' ? 443 : 80));
 }
 
 function redirectOf({ statusCode, headers }: Dispatcher.ResponseData): string | undefined {
