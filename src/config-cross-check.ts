@@ -1,5 +1,6 @@
 import { isIP, isIPv6 } from 'node:net';
 import { reservedNames } from './access/identity.ts';
+import { canonicalName } from './oci/host.ts';
 import { parsePlatform } from './oci/platform.ts';
 
 /** One thing that is wrong, and where. */
@@ -52,6 +53,9 @@ export function crossCheck(value: unknown): Mistake[] {
   checkUpstream('defaultUpstream', config['defaultUpstream']);
   for (const [name, entry] of Object.entries(asMap(config['upstreams']))) {
     const { clientCertificate, proxy = 'none', url } = asMap(entry);
+    const right = canonicalName(name);
+    if (right !== name)
+      mistakes.push({ path: `upstreams.${name}`, message: `expected the one form that is compared: ${right}` });
     const path = `upstreams.${name}.clientCertificate`;
     if (clientCertificate === undefined) continue;
     if (proxy !== 'none') mistakes.push({ path, message: 'it is not shown through a proxy; set proxy: none' });

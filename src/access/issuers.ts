@@ -79,17 +79,17 @@ const retryMs = 5000;
 
 /** The keys of an issuer that is asked for them; those it had are kept while it cannot be asked. */
 export function remoteKeys({ fetch, jwks, issuer, now }: RemoteKeys): JWTVerifyGetKey {
-  let failed: { error: unknown; untilMs: number } | undefined;
+  let failed: { error: unknown; atMs: number } | undefined;
   let last: string | undefined;
   let found: URL | undefined = jwks;
 
   async function load(): Promise<string> {
-    if (failed && failed.untilMs > now()) throw failed.error;
+    if (failed && Math.abs(now() - failed.atMs) < retryMs) throw failed.error;
     try {
       found ??= keysIn(await fetch(discoveryOf(issuer)), issuer);
       return (last = await fetch(found));
     } catch (error) {
-      failed = { error, untilMs: now() + retryMs };
+      failed = { error, atMs: now() };
       throw error;
     }
   }

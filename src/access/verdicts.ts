@@ -34,7 +34,7 @@ export interface VerdictsOptions {
 
 export function createVerdicts(options: VerdictsOptions): Verdicts {
   const { maxQuestions, guesses, now } = options;
-  const verdicts = new LRUCache<string, { isGranted: boolean; untilMs: number }>({ max: options.maxVerdicts });
+  const verdicts = new LRUCache<string, { isGranted: boolean; atMs: number }>({ max: options.maxVerdicts });
   const asking = new Map<string, Promise<boolean>>();
   const secret = randomBytes(32);
 
@@ -47,7 +47,10 @@ export function createVerdicts(options: VerdictsOptions): Verdicts {
 
   function lastOf(mark: string): boolean | undefined {
     const verdict = verdicts.get(mark);
-    return verdict && verdict.untilMs > now() ? verdict.isGranted : undefined;
+    if (!verdict) return undefined;
+    const { isGranted, atMs } = verdict;
+    // A clock that was set back makes no right last longer.
+    return Math.abs(now() - atMs) < (isGranted ? options.grantedMs : options.refusedMs) ? isGranted : undefined;
   }
 
   async function put(login: Login | undefined, mark: string, ask: () => Promise<void>): Promise<boolean> {
@@ -59,14 +62,14 @@ export function createVerdicts(options: VerdictsOptions): Verdicts {
     try {
       await ask();
       takeBack();
-      verdicts.set(mark, { isGranted: true, untilMs: now() + options.grantedMs });
+      verdicts.set(mark, { isGranted: true, atMs: now() });
       return true;
     } catch (error) {
       if (!isKind(error, 'denied')) {
         takeBack();
         throw error;
       }
-      verdicts.set(mark, { isGranted: false, untilMs: now() + options.refusedMs });
+      verdicts.set(mark, { isGranted: false, atMs: now() });
       return false;
     }
   }

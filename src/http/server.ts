@@ -9,6 +9,7 @@ import type { Duplex } from 'node:stream';
 import type { AddressLimits } from '../access/addresses.ts';
 import type { Identity } from '../access/identity.ts';
 import { withHops } from '../hops.ts';
+import { canonicalHost } from '../oci/host.ts';
 import type { PullRequest, Reply } from '../pull/request.ts';
 import { attributesOf, describe } from './answered.ts';
 import type { Answered, Known } from './answered.ts';
@@ -230,8 +231,8 @@ async function reply(
   const by = await access.identify(asker);
   if (by.user !== undefined) known.user = by.user;
   const route = parsePushRoute(method, target);
-  // Nobody reads what comes with a question: the connection ends with its answer.
-  if (!route && hasBody(request)) response.setHeader('connection', 'close');
+  // Nobody reads what comes with a question, nor what comes after a wish for another protocol: the connection ends there.
+  if ((!route && hasBody(request)) || headers.upgrade !== undefined) response.setHeader('connection', 'close');
   if (!route) return pull(parsePull(request, target, rules, by));
   return push({
     route,
@@ -264,7 +265,7 @@ function parsePull(request: IncomingMessage, target: Target, rules: EndpointRule
     by,
     caller: {
       pathSet: route.pathSet,
-      host: headers.host?.replace(/:\d+$/, '').toLowerCase(),
+      host: canonicalHost(headers.host ?? '')?.host,
       listenerSet: rules.set,
       header: Array.isArray(header) ? header.join(',') : header,
       address: socket.remoteAddress,

@@ -34,10 +34,16 @@ const probeRetryAfterS = 1;
 
 export function createBackoff({ who, now, random = Math.random }: BackoffOptions): Backoff {
   let untilMs = 0;
+  let longestMs = 0;
   /** Waits in a row. */
   let waits = 0;
   let isProbing = false;
-  const waitMs = () => Math.max(0, untilMs - now());
+
+  function waitMs(): number {
+    // A clock that was set back makes no wait longer than it was.
+    untilMs = Math.min(untilMs, now() + longestMs);
+    return Math.max(0, untilMs - now());
+  }
 
   function limit(retryAfterS: number): NarrowsError {
     return new NarrowsError('rateLimited', `${who} limits the rate of requests.`, { retryAfterS });
@@ -60,7 +66,8 @@ export function createBackoff({ who, now, random = Math.random }: BackoffOptions
       if (isNew) waits++;
       const patienceMs = retryAfterS > 0 ? 0 : Math.min(firstMs * 2 ** (waits - 1), maxMs);
       const lengthMs = Math.max(retryAfterS * 1000, patienceMs);
-      untilMs = Math.max(untilMs, now() + lengthMs * (1 + jitter * random()));
+      longestMs = Math.max(waitMs(), lengthMs * (1 + jitter * random()));
+      untilMs = now() + longestMs;
       return limit(Math.ceil(lengthMs / 1000));
     },
 

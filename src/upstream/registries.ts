@@ -1,4 +1,5 @@
 import { NarrowsError } from '../errors.ts';
+import { canonicalName } from '../oci/host.ts';
 import { isRepositoryName, parseRepositoryName } from '../oci/reference.ts';
 import type { RepositoryName } from '../oci/reference.ts';
 import type { Upstream } from './upstream.ts';
@@ -34,7 +35,8 @@ export function createRegistries(
   defaultName: string,
   hosted: (repository: string) => Upstream | undefined = () => undefined,
 ): Registries {
-  function source(name: string, repository: string, namespace?: string): Source | undefined {
+  function source(asked: string, repository: string, namespace?: string): Source | undefined {
+    const name = canonicalName(asked);
     const canonical = dockerHubAliases.has(name) && !upstreams.has(name) ? dockerHub : name;
     const upstream = upstreams.get(canonical);
     if (!upstream) return undefined;
@@ -44,7 +46,7 @@ export function createRegistries(
       upstream,
       repository: parseRepositoryName(whole),
       key: `${canonical}/${whole}`,
-      ...(namespace !== undefined && { namespace }),
+      ...(namespace !== undefined && { namespace: name }),
     };
   }
 

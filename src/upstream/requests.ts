@@ -274,6 +274,11 @@ export function toTrouble(error: unknown, name: string): NarrowsError {
   if (timeouts.includes(code))
     return new NarrowsError('upstreamTimeout', `${name} does not answer in time.`, { cause: error });
   if (code === 'ENARROWS_ADDRESS') return notDialled(name, error);
+  if (code === 'EMFILE' || code === 'ENFILE') {
+    const message =
+      'This mirror may open no more connections now: give it more descriptors, or limits.connections less.';
+    return new NarrowsError('overloaded', message, { cause: error, retryAfterS: 5 });
+  }
   return new NarrowsError('upstreamUnusable', `${name} cannot be reached${code ? ` (${code})` : ''}.`, {
     cause: error,
   });

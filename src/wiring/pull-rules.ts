@@ -1,5 +1,6 @@
 import { resolveSet } from '../config.ts';
 import type { Config } from '../config.ts';
+import { canonicalName } from '../oci/host.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PlatformSet } from '../oci/platform.ts';
 import { globOf, repositoryRules } from './repository-rules.ts';
@@ -19,7 +20,9 @@ export function pullRules(config: Config, sets: ReadonlyMap<string, PlatformSet>
   return {
     platforms: {
       sets,
-      hosts: new Map(Object.entries(platforms.hosts).map(([host, set]) => [host.toLowerCase(), resolveSet(set, sets)])),
+      hosts: new Map(
+        Object.entries(platforms.hosts).map(([host, set]) => [canonicalName(host), resolveSet(set, sets)]),
+      ),
       users: Object.entries(platforms.users).map(([name, set]) => ({ name, set: resolveSet(set, sets) })),
       addresses: Object.entries(platforms.addresses).map(([cidr, set]) => addressRule(cidr, resolveSet(set, sets))),
       trustUserAgent: platforms.trustUserAgent,

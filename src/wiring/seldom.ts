@@ -7,7 +7,7 @@ export function seldom(say: (error: unknown) => void, now: () => number = Date.n
   let saidMs = -Infinity;
   return (error) => {
     const message = error instanceof Error ? error.message : String(error);
-    if (message === last && now() - saidMs < silenceMs) return;
+    if (message === last && Math.abs(now() - saidMs) < silenceMs) return;
     last = message;
     saidMs = now();
     say(error);
