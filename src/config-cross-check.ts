@@ -123,6 +123,10 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
     const message = 'with access.mode none nobody is asked who they are; set it to certificate, basic or token';
     mistakes.push({ path: `listen.${index}.tls.clientCa`, message });
   }
+  const act = asMap(config['admin'])['act'];
+  if (access['mode'] !== 'basic' && access['mode'] !== 'token' && isLocked(act)) {
+    mistakes.push({ path: 'admin.act', message: 'nobody can log in there; set access.mode to basic or token' });
+  }
   for (const name of Object.keys(asMap(access['groups'])).filter((one) => reservedNames.includes(one))) {
     mistakes.push({ path: `access.groups.${name}`, message: `no group can be called ${name}` });
   }
@@ -154,12 +158,16 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
     }
     for (const key of ['push', 'pull', 'owners']) {
       const lists = key === 'owners' ? Object.values(asMap(entry[key])) : [entry[key] ?? []];
-      const isLocked = lists.some((names) => Array.isArray(names) && names.some((one) => one !== 'anonymous'));
-      if (!isOpen || !isLocked) continue;
+      if (!isOpen || !lists.some(isLocked)) continue;
       mistakes.push({ path: `${path}.${key}`, message: 'nobody can say who they are; set access.mode' });
     }
   }
   return mistakes;
+}
+
+/** Does it name anyone but everyone? */
+function isLocked(names: unknown): boolean {
+  return Array.isArray(names) && names.some((one) => one !== 'anonymous');
 }
 
 function checkTokens(config: Record<string, unknown>, access: Record<string, unknown>): Mistake[] {

@@ -161,7 +161,7 @@ export const configSchema = z.strictObject({
   listen: z
     .array(listener, { error: 'expected a list of listeners' })
     .min(1, { error: 'expected at least one listener' }),
-  admin: z.strictObject({ address: address.nullable() }),
+  admin: z.strictObject({ address: address.nullable(), act: names }),
   upstreams: z.record(text, upstream),
   defaultUpstream: text,
   dockerConfig: text.nullable(),

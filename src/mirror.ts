@@ -12,6 +12,7 @@ import type { Tls } from './http/tls.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics/metrics.ts';
 import type { Context, Team } from './wiring/context.ts';
+import { openAdminActions } from './wiring/admin-actions.ts';
 import { adminTrouble, createAdminApi } from './wiring/admin-api.ts';
 import { createGenerations } from './wiring/generations.ts';
 import { liveOf, processReport } from './wiring/live.ts';
@@ -63,7 +64,8 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
   const report = () => processReport(metrics, generations.now().work);
   const live = async () => {
     const { metrics: found, downloads } = await report();
-    return liveOf(found, downloads, { nowMs: now(), startedAtMs, isOffline: generations.config().offline });
+    const { offline: isOffline, admin: listener } = generations.config();
+    return liveOf(found, downloads, { nowMs: now(), startedAtMs, isOffline, mayAct: listener.act.length > 0 });
   };
   let isReady = false;
   // Of several workers, the process that started them answers for all.
@@ -76,6 +78,7 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
       isOffline: () => generations.config().offline,
       metrics: metrics.render,
       api: createAdminApi(() => generations.now().work, live),
+      actions: openAdminActions(context, generations, (next) => generations.replace(next)),
       onTrouble: adminTrouble(log),
     }));
   if (admin) closers.push(admin.stop);

@@ -210,7 +210,8 @@ void t.test('one library, one home', (t) => {
     yaml: /^src\/(airgap\/yaml-tree\.ts|cli\/|config-schema\.ts)/,
     'node:http': /^src\/(http|admin)\//,
     'node:fs': /^src\/(cache\/|cli\/|wiring\/airgap-parts\.ts)/,
-    'node:fs/promises': /^src\/(cache\/|cli\/|wiring\/|mirror\.ts|upstream\/credentials\.ts|http\/certificates\.ts)/,
+    'node:fs/promises':
+      /^src\/(admin\/page\.ts|cache\/|cli\/|wiring\/|mirror\.ts|upstream\/credentials\.ts|http\/certificates\.ts)/,
     '@opentelemetry/api': /^src\/trace\.ts$/,
     '@aws-sdk/client-s3': /^src\/cache\/s3-store\.ts$/,
     jose: /^src\/access\//,
@@ -311,6 +312,7 @@ void t.test('every source file has its test', (t) => {
     'src/wiring/hosted-parts.ts': 'test/integration/push-faults.test.ts',
     'src/wiring/push-parts.ts': 'test/push/push.test.ts',
     'src/wiring/repository-rules.ts': 'test/pull/overlays.test.ts',
+    'src/wiring/admin-actions.ts': 'test/admin/actions.test.ts',
     'src/wiring/admin-api.ts': 'test/admin/server.test.ts',
     'src/wiring/caller-rights.ts': 'test/pull/caller-rights.test.ts',
     'src/wiring/context.ts': 'test/pull/pull.test.ts',

@@ -1,7 +1,10 @@
 import { createServer } from 'node:http';
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { NarrowsError } from '../errors.ts';
+import { act, isAction } from './actions.ts';
+import type { AdminActions } from './actions.ts';
+import { readPage } from './page.ts';
 
 export interface AdminOptions {
   readonly host: string;
@@ -12,6 +15,7 @@ export interface AdminOptions {
   isOffline(): boolean;
   metrics(): Promise<{ text: string; contentType: string }>;
   readonly api: AdminApi;
+  readonly actions: AdminActions;
   /** What a 500 was about. */
   onTrouble(error: unknown): void;
 }
@@ -35,28 +39,19 @@ interface Answer {
   readonly status: number;
   readonly text: string;
   readonly contentType?: string;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 const maxPage = 1000;
-const usage = 'There is: /healthz /readyz /metrics /api/live /api/images /api/inspect?image=…&platform=…\n';
+const usage =
+  'There is: /healthz /readyz /metrics /api/live /api/images /api/inspect?image=…&platform=…, and a page for people at /; POST /api/warm /api/unpin /api/purge /api/offline /api/log, for whom admin.act names\n';
 
 /** The listener for operators and probes, apart from the clients'. */
 export async function startAdmin(options: AdminOptions): Promise<Admin> {
+  const page = await readPage();
   const server = createServer((request, response) => {
-    const send = ({ status, text, contentType = 'text/plain; charset=utf-8' }: Answer) => {
-      response.writeHead(status, { 'content-type': contentType, 'cache-control': 'no-store' });
-      response.end(text);
-    };
-    if (isForeign(request)) {
-      return send({ status: 403, text: 'Pages of other sites do not get answers here.\n' });
-    }
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      return send({ status: 405, text: 'Only GET and HEAD are answered here.\n' });
-    }
-    answer(options, request.url ?? '/').then(send, (error: unknown) => {
-      if (!(error instanceof NarrowsError)) options.onTrouble(error);
-      send(refusal(error));
-    });
+    if (!isForeign(request) && page.answer(request, response)) return;
+    void send(request, response, options);
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -72,9 +67,32 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
   };
 }
 
-async function answer({ isReady, isOffline, metrics, api }: AdminOptions, target: string): Promise<Answer> {
-  if (!URL.canParse(target, 'http://admin')) return { status: 400, text: usage };
-  const { pathname, searchParams } = new URL(target, 'http://admin');
+async function send(request: IncomingMessage, response: ServerResponse, options: AdminOptions): Promise<void> {
+  const { status, text, contentType, headers } = await answer(request, options).catch((error: unknown) => {
+    if (!(error instanceof NarrowsError)) options.onTrouble(error);
+    return refusal(error);
+  });
+  response.writeHead(status, {
+    ...headers,
+    'content-type': contentType ?? 'text/plain; charset=utf-8',
+    'cache-control': 'no-store',
+  });
+  response.end(text);
+}
+
+async function answer(request: IncomingMessage, options: AdminOptions): Promise<Answer> {
+  if (isForeign(request)) return { status: 403, text: 'Pages of other sites do not get answers here.\n' };
+  const { method, url = '/' } = request;
+  const target = URL.parse(url, 'http://admin');
+  if (method === 'POST' && target && isAction(target.pathname)) {
+    return json(await act(request, target.pathname, options.actions), 202);
+  }
+  if (method !== 'GET' && method !== 'HEAD') return { status: 405, text: 'Only GET and HEAD are answered here.\n' };
+  return target ? look(target, options) : { status: 400, text: usage };
+}
+
+async function look({ pathname, searchParams }: URL, options: AdminOptions): Promise<Answer> {
+  const { isReady, isOffline, metrics, api } = options;
   switch (pathname) {
     case '/healthz':
       return { status: 200, text: 'ok\n' };
@@ -121,6 +139,9 @@ function json(value: unknown, status = 200): Answer {
 }
 
 function refusal(error: unknown): Answer {
-  if (error instanceof NarrowsError) return json({ error: { code: error.code, message: error.message } }, error.status);
+  if (error instanceof NarrowsError) {
+    const told = json({ error: { code: error.code, message: error.message } }, error.status);
+    return { ...told, headers: error.headers };
+  }
   return json({ error: { code: 'UNKNOWN', message: 'This could not be answered; the log says why.' } }, 500);
 }

@@ -50,6 +50,8 @@ export interface Catalog {
   byUse(): Iterable<Entry>;
   /** What is pinned, and what hangs on it. */
   pinned(): Set<Digest>;
+  /** What is here of a document and of all that it lists, and of nothing else that is here, pinned or hosted. */
+  alone(digest: Digest): Digest[];
   /** All of it, page by page in the order of digests. */
   entries(after: string, count: number): Entry[];
   /** It was pushed here: that it is on this disk gives nobody a right to it. */
@@ -151,6 +153,17 @@ export function openCatalog(path: string, now: () => number): Catalog {
   `);
   const pin = sql('INSERT OR REPLACE INTO pins VALUES (?1, ?2, ?3)');
   const unpin = sql('DELETE FROM pins WHERE name = ?1 AND (?2 IS NULL OR digest = ?2)');
+  const alone = sql(`
+    ${keptDigests}, below (digest) AS (
+      SELECT ?1 UNION SELECT links.child FROM links JOIN below ON links.parent = below.digest
+    ), spared (digest) AS (
+      SELECT links.child FROM links JOIN below ON links.child = below.digest
+        WHERE links.parent IN (SELECT digest FROM content) AND links.parent NOT IN (SELECT digest FROM below)
+      UNION SELECT links.child FROM links JOIN spared ON links.parent = spared.digest
+    )
+    SELECT digest FROM content WHERE digest IN (SELECT digest FROM below)
+      AND digest NOT IN (SELECT digest FROM spared UNION SELECT digest FROM kept UNION SELECT digest FROM hosted)
+  `);
   const pins = sql('SELECT digest FROM pins WHERE name = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3');
   const markHosted = sql('INSERT OR IGNORE INTO hosted VALUES (?1)');
   const isHosted = sql('SELECT 1 FROM hosted WHERE digest = ?1');
@@ -218,6 +231,7 @@ export function openCatalog(path: string, now: () => number): Catalog {
       }
     },
     pinned: () => new Set(kept.all().map(({ digest }) => digest as Digest)),
+    alone: (digest) => alone.all(digest).map((row) => row['digest'] as Digest),
     entries: (after, count) => entriesOf(page.all(after, count)),
     learn(parent, links) {
       if (links.length === 0 || isKnown.get(parent)) return;

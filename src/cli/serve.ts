@@ -132,6 +132,7 @@ async function serveAsWorker(config: Config, log: Log, link: WorkerLink, io: Io)
   try {
     mirror = await startOne(config, log, link);
     link.onReport(mirror.report);
+    link.onLevel((level) => void (log.level = level));
     link.serving(mirror.ports);
   } catch (error) {
     link.failed((error as Error).message);

@@ -20,6 +20,8 @@ export type ToWorker =
   /** `place` is the socket of who leads; absent for whoever asked. */
   | { readonly kind: 'seat'; readonly id: number; readonly place: string | undefined }
   | { readonly kind: 'report'; readonly id: number }
+  /** How much it logs from now on. */
+  | { readonly kind: 'level'; readonly level: string }
   | { readonly kind: 'stop' };
 
 /** A worker's side of it. */
@@ -30,6 +32,7 @@ export interface WorkerLink {
   serving(ports: readonly number[]): void;
   failed(reason: string): void;
   onStop(callback: () => void): void;
+  onLevel(callback: (level: string) => void): void;
   onReport(answer: () => Promise<ProcessReport>): void;
 }
 
@@ -50,12 +53,14 @@ function linkOf(worker: Worker, place: string): WorkerLink {
   const seats = new Map<number, (place: string | undefined) => void>();
   let questions = 0;
   let stop: (() => void) | undefined;
+  let setLevel: ((level: string) => void) | undefined;
   let report: (() => Promise<ProcessReport>) | undefined;
   const tell = (message: FromWorker) => void (worker.isConnected() && worker.send(message));
 
   worker.on('message', (message: ToWorker) => {
     if (message.kind === 'seat') seats.get(message.id)?.(message.place);
     else if (message.kind === 'stop') stop?.();
+    else if (message.kind === 'level') setLevel?.(message.level);
     else if (message.kind === 'report') {
       const { id } = message;
       void report?.().then((found) => tell({ kind: 'report', id, report: found }));
@@ -92,6 +97,7 @@ function linkOf(worker: Worker, place: string): WorkerLink {
     serving: (ports) => tell({ kind: 'serving', ports }),
     failed: (reason) => tell({ kind: 'failed', reason }),
     onStop: (callback) => void (stop = callback),
+    onLevel: (callback) => void (setLevel = callback),
     onReport: (answer) => void (report = answer),
   };
 }

@@ -10,6 +10,7 @@ import type { Config } from '../config.ts';
 import { createCoordinator } from '../fleet/coordinator.ts';
 import type { Log } from '../log.ts';
 import { createMetrics, joinMetrics, joinMetricsJson } from '../metrics/metrics.ts';
+import { openAdminActions } from '../wiring/admin-actions.ts';
 import { adminTrouble, createAdminApi } from '../wiring/admin-api.ts';
 import { createGenerations } from '../wiring/generations.ts';
 import { liveOf, processReport } from '../wiring/live.ts';
@@ -189,7 +190,12 @@ export async function startWorkers(count: number, first: Config, log: Log): Prom
       const found = await all();
       const joined = await joinMetricsJson(found.map(({ metrics }) => metrics));
       const downloads = found.flatMap((one) => one.downloads);
-      return liveOf(joined, downloads, { nowMs: Date.now(), startedAtMs, isOffline: config.offline });
+      const mayAct = config.admin.act.length > 0;
+      return liveOf(joined, downloads, { nowMs: Date.now(), startedAtMs, isOffline: config.offline, mayAct });
+    };
+    const setLevel = (level: string) => {
+      log.level = level;
+      for (const worker of living()) worker.send({ kind: 'level', level } satisfies ToWorker);
     };
     const admin =
       address &&
@@ -199,6 +205,7 @@ export async function startWorkers(count: number, first: Config, log: Log): Prom
         isOffline: () => config.offline,
         metrics: async () => joinMetrics((await all()).map(({ metrics }) => metrics)),
         api: createAdminApi(work, live),
+        actions: openAdminActions({ log, now: Date.now, closers }, generations, undefined, setLevel),
         onTrouble: adminTrouble(log),
       }));
     if (admin) closers.push(admin.stop);

@@ -15,6 +15,8 @@ export interface Live extends Report {
   readonly nowMs: number;
   readonly startedAtMs: number;
   readonly isOffline: boolean;
+  /** There are actions for someone. */
+  readonly mayAct: boolean;
   readonly running: readonly Download[];
 }
 
@@ -30,7 +32,7 @@ export async function processReport(
 export function liveOf(
   metrics: MetricsJson,
   downloads: readonly Download[],
-  state: Pick<Live, 'nowMs' | 'startedAtMs' | 'isOffline'>,
+  state: Pick<Live, 'nowMs' | 'startedAtMs' | 'isOffline' | 'mayAct'>,
 ): Live {
   const running = downloads.toSorted((one, other) => one.startedAtMs - other.startedAtMs);
   return { ...state, ...reportOf(metrics), running };

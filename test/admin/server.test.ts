@@ -34,6 +34,14 @@ async function prepare(t: Test, api: Partial<AdminApi> = {}) {
       images: (after, count) => Promise.resolve({ after, count }),
       ...api,
     },
+    actions: {
+      require: () => Promise.resolve(),
+      warm: (...asked) => Promise.resolve({ asked }),
+      unpin: (image) => Promise.resolve({ image }),
+      purge: (image) => Promise.resolve({ image }),
+      offline: (isOffline) => Promise.resolve({ isOffline }),
+      log: (level) => Promise.resolve({ level }),
+    },
     onTrouble: (error) => troubles.push(error),
   });
   const dispatcher = new Agent();
@@ -69,7 +77,7 @@ void t.test('health, readiness and metrics, each at its path', async (t) => {
 
 void t.test('what is not there says what is', async (t) => {
   const { admin, get } = await prepare(t);
-  for (const path of ['/other', '/', '/api', '/api/', '/api/inspect/', '/metrics/x']) {
+  for (const path of ['/other', '/api', '/api/', '/api/inspect/', '/metrics/x']) {
     t.match(await get(path), { status: 404, body: /There is: \/healthz .*\/api\/images/ }, path);
   }
   const socket = connect(admin.port, '127.0.0.1');

@@ -395,3 +395,35 @@ void t.test('a layer of two platforms outlives the eviction of one, and goes wit
   evict('linux/arm64');
   t.same(left(), ['index']);
 });
+
+void t.test('alone: what is of one document and of nothing else that is here', async (t) => {
+  const { catalog } = await prepare(t);
+  const names = ['index', 'arm', 'amd', 'arm layer', 'shared', 'other index', 'other', 'pinned layer'];
+  for (const name of names) catalog.add(digest(name), 10);
+  catalog.learn(digest('index'), [
+    { child: digest('arm'), platform: 'linux/arm64' },
+    { child: digest('amd'), platform: 'linux/amd64' },
+    { child: digest('not here'), platform: 'linux/s390x' },
+  ]);
+  catalog.learn(digest('arm'), [
+    { child: digest('arm layer') },
+    { child: digest('shared') },
+    { child: digest('pinned layer') },
+  ]);
+  catalog.learn(digest('amd'), [{ child: digest('amd layer') }]);
+  catalog.learn(digest('other index'), [
+    { child: digest('other'), platform: 'linux/arm64' },
+    { child: digest('amd'), platform: 'linux/amd64' },
+  ]);
+  catalog.learn(digest('other'), [{ child: digest('shared') }]);
+  catalog.learn(digest('gone'), [{ child: digest('arm layer') }]);
+  catalog.pin('set:x', [{ digest: digest('pinned layer'), deep: false }]);
+  const alone = (name: string) => catalog.alone(digest(name)).toSorted();
+  const expected = (...found: string[]) => found.map(digest).toSorted();
+  t.same(alone('index'), expected('index', 'arm', 'arm layer'));
+  t.same(alone('arm'), [], 'an index that is here lists it');
+  t.same(alone('other index'), expected('other index', 'other'));
+  catalog.markHosted(digest('arm layer'));
+  t.same(alone('index'), expected('index', 'arm'));
+  t.same(alone('nothing'), []);
+});
