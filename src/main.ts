@@ -1,5 +1,15 @@
 #!/usr/bin/env node
-import { run } from './cli/program.ts';
+import { enableCompileCache, flushCompileCache } from 'node:module';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+// Half of a start is reading the program's own text. The folder is the user's own: what lies there is run.
+enableCompileCache(
+  process.env['NODE_COMPILE_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'narrows'),
+);
+// A server that is killed one day has written it down long before.
+setTimeout(flushCompileCache, 5000).unref();
+const { run } = await import('./cli/program.ts');
 
 // A promise that nobody waits for is a mistake to be mended, and none that the pulls of others should pay for.
 process.on('unhandledRejection', (reason) => {

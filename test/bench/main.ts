@@ -1,6 +1,6 @@
 /**
  * npm run bench [-- --clients 1000 --only narrows --json]: figures of this machine, beside those of what else is
- * installed. `-- --what redis` (or herd, silent, bundle) for one of them.
+ * installed. `-- --what redis` (or herd, silent, bundle, start) for one of them.
  */
 import { spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
@@ -15,12 +15,14 @@ import type { RedisFigures } from './redis.ts';
 import type { ReadResult } from './redis-reader.ts';
 import { benchSilentRedis } from './silent-redis.ts';
 import type { SilentRedisFigures } from './silent-redis.ts';
+import { benchStart } from './start.ts';
+import type { StartFigures } from './start.ts';
 
 const { values } = parseArgs({
   options: {
     clients: { type: 'string', default: '1000' },
     only: { type: 'string' },
-    what: { type: 'string', default: 'herd,redis,silent,bundle' },
+    what: { type: 'string', default: 'herd,redis,silent,bundle,start' },
     gib: { type: 'string', default: '10' },
     rounds: { type: 'string', default: '5' },
     json: { type: 'boolean', default: false },
@@ -30,8 +32,13 @@ const say = (text: string) => void (values.json || process.stdout.write(text));
 
 say(`${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}\n\n`);
 const what = values.what.split(',');
-const found: { herd?: HerdFigures[]; redis?: RedisFigures[]; silent?: SilentRedisFigures; bundle?: BundleFigures[] } =
-  {};
+const found: {
+  herd?: HerdFigures[];
+  redis?: RedisFigures[];
+  silent?: SilentRedisFigures;
+  bundle?: BundleFigures[];
+  start?: StartFigures[];
+} = {};
 if (what.includes('herd')) {
   found.herd = await benchHerd(Number(values.clients), values.only, (text) => say(`${text}\n`));
   say(`\n${herdTable(found.herd)}\n`);
@@ -51,7 +58,21 @@ if (what.includes('bundle')) {
   found.bundle = await benchBundle(Number(values.gib), (text) => say(`${text}\n`));
   say(`\n${bundleTable(found.bundle)}\n`);
 }
+if (what.includes('start')) {
+  found.start = await benchStart(Number(values.rounds), (text) => say(`${text}\n`));
+  say(`\n${startTable(found.start)}\n`);
+}
 if (values.json) process.stdout.write(`${JSON.stringify(found, undefined, 2)}\n`);
+
+function startTable(figures: readonly StartFigures[]): string {
+  const rows = figures.map(({ blobs, firstMs, medianMs, residentBytes }) => [
+    blobs.toLocaleString('en'),
+    `${Math.round(firstMs)} ms`,
+    `${Math.round(medianMs)} ms`,
+    `${Math.round(residentBytes / 2 ** 20)} MiB`,
+  ]);
+  return table(['blobs in the store', 'first start', 'later starts', 'memory then'], rows);
+}
 
 function bundleTable(figures: readonly BundleFigures[]): string {
   const rows = figures.map((one) => [
