@@ -71,7 +71,7 @@ function startTable(figures: readonly StartFigures[]): string {
     `${Math.round(medianMs)} ms`,
     `${Math.round(residentBytes / 2 ** 20)} MiB`,
   ]);
-  return table(['blobs in the store', 'first start', 'later starts', 'memory then'], rows);
+  return table([['blobs in the store', 'first start', 'later starts', 'memory then'], ...rows]);
 }
 
 function bundleTable(figures: readonly BundleFigures[]): string {
