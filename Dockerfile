@@ -8,14 +8,19 @@ ARG WITH=""
 RUN [ -z "$WITH" ] || npm install --no-save --ignore-scripts $WITH
 
 FROM node:26-slim
+LABEL org.opencontainers.image.title="narrows" \
+      org.opencontainers.image.description="A pull-through mirror for container registries that moves only the platforms you run" \
+      org.opencontainers.image.licenses="Apache-2.0"
 WORKDIR /narrows
 COPY --from=dependencies /narrows/node_modules node_modules
 COPY package.json ./
 COPY config config
 COPY src src
-# The store is the one place that is written to; the rest may be read-only.
-RUN mkdir /data && chown node:node /data
-USER node
+# What is compiled here need not be at each start. The store is the one place that is written to later.
+ENV NODE_COMPILE_CACHE=/narrows/.compiled
+RUN node src/main.ts --version && mkdir /data && chown 1000:1000 /data
+# By number: a cluster that refuses root has to see that it is none.
+USER 1000:1000
 VOLUME /data
 ENV NARROWS_CONFIG=/narrows/config/container.example.yaml
 EXPOSE 5000 5001

@@ -161,7 +161,11 @@ export const configSchema = z.strictObject({
   listen: z
     .array(listener, { error: 'expected a list of listeners' })
     .min(1, { error: 'expected at least one listener' }),
-  admin: z.strictObject({ address: address.nullable(), act: names }),
+  admin: z.strictObject({
+    address: address.nullable(),
+    hosts: z.array(text, { error: 'expected a list of host names' }),
+    act: names,
+  }),
   upstreams: z.record(text, upstream),
   defaultUpstream: text,
   dockerConfig: text.nullable(),

@@ -15,6 +15,7 @@ import type { Context, Team } from './wiring/context.ts';
 import { openAdminActions } from './wiring/admin-actions.ts';
 import { adminTrouble, createAdminApi } from './wiring/admin-api.ts';
 import { createGenerations } from './wiring/generations.ts';
+import { canonicalName } from './oci/host.ts';
 import { liveOf, processReport } from './wiring/live.ts';
 import type { ProcessReport } from './wiring/live.ts';
 
@@ -74,6 +75,7 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
     address &&
     (await startAdmin({
       ...address,
+      hosts: config.admin.hosts.map(canonicalName),
       isReady: () => isReady,
       isOffline: () => generations.config().offline,
       metrics: metrics.render,

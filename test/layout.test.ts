@@ -95,7 +95,7 @@ void t.test('imports point one way', (t) => {
     push: { values: ['access', 'oci', 'errors'], types: ['cache', 'pull', 'upstream'] },
     airgap: { values: ['oci', 'errors', 'pull'], types: ['cache', 'upstream'] },
     http: { values: ['oci', 'errors', 'hops', 'trace'], types: ['access', 'pull', 'push', 'cache'] },
-    admin: { values: ['errors'] },
+    admin: { values: ['errors', 'oci'] },
     metrics: { values: [], types: ['http', 'pull'] },
     wiring: {
       values: [

@@ -58,7 +58,7 @@ export async function readPage(): Promise<Page> {
   return {
     answer({ method, url = '', headers: asked }, response) {
       const file = files.get(url.split('?', 1)[0]!);
-      if (!file) return false;
+      if (!file || (method !== 'GET' && method !== 'HEAD')) return false;
       const { body, contentType, etag } = file;
       if (isKnown(asked['if-none-match'], etag)) {
         response.writeHead(304, { ...headers, etag }).end();

@@ -1,7 +1,9 @@
 import { createServer } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { isIP } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { NarrowsError } from '../errors.ts';
+import { canonicalHost, canonicalName } from '../oci/host.ts';
 import { act, isAction } from './actions.ts';
 import type { AdminActions } from './actions.ts';
 import { readPage } from './page.ts';
@@ -9,6 +11,8 @@ import { readPage } from './page.ts';
 export interface AdminOptions {
   readonly host: string;
   readonly port: number;
+  /** Names under which people reach it, beside addresses and localhost. */
+  readonly hosts: readonly string[];
   /** May new work be sent here? */
   isReady(): boolean;
   /** No upstream is asked. */
@@ -50,7 +54,7 @@ const usage =
 export async function startAdmin(options: AdminOptions): Promise<Admin> {
   const page = await readPage();
   const server = createServer((request, response) => {
-    if (!isForeign(request) && page.answer(request, response)) return;
+    if (page.answer(request, response)) return;
     void send(request, response, options);
   });
   await new Promise<void>((resolve, reject) => {
@@ -81,7 +85,10 @@ async function send(request: IncomingMessage, response: ServerResponse, options:
 }
 
 async function answer(request: IncomingMessage, options: AdminOptions): Promise<Answer> {
-  if (isForeign(request)) return { status: 403, text: 'Pages of other sites do not get answers here.\n' };
+  if (isForeign(request, options.hosts)) {
+    const text = 'Pages of other sites do not get answers here, nor do names that are not in admin.hosts.\n';
+    return { status: 403, text };
+  }
   const { method, url = '/' } = request;
   const target = URL.parse(url, 'http://admin');
   if (method === 'POST' && target && isAction(target.pathname)) {
@@ -117,15 +124,19 @@ async function look({ pathname, searchParams }: URL, options: AdminOptions): Pro
 }
 
 /**
- * Is it a browser that asks for a page of another site? That may cost requests upstream, and under a name that someone
- * else points here (DNS rebinding) it would read the answers.
+ * Is it a browser that asks for a page of another site? That may cost requests upstream, or do something here. Under a
+ * name that someone else points here (DNS rebinding) it would read the answers: a page is only ours at an address, at
+ * localhost, or at a name that is configured.
  */
-function isForeign({ headers, url = '' }: IncomingMessage): boolean {
+function isForeign({ headers, url = '' }: IncomingMessage, hosts: readonly string[]): boolean {
   if (!url.startsWith('/api/')) return false;
+  const { host: name = '' } = canonicalHost(headers.host ?? '') ?? {};
+  const isOwn = isIP(name.replaceAll(/[[\]]/g, '')) > 0 || name === 'localhost' || hosts.includes(name);
   const site = headers['sec-fetch-site'];
-  if (site !== undefined && site !== 'same-origin' && site !== 'none') return true;
-  const origin = headers.origin;
-  return origin !== undefined && origin !== `http://${headers.host}`;
+  if (!isOwn || (site !== undefined && site !== 'same-origin' && site !== 'none')) return true;
+  // Behind a proxy it is https for the browser, and http here.
+  const origin = headers.origin?.replace(/^https?:\/\//, '');
+  return origin !== undefined && canonicalName(origin) !== canonicalName(headers.host ?? '');
 }
 
 function pageSize(text: string | null): number {

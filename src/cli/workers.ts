@@ -13,6 +13,7 @@ import { createMetrics, joinMetrics, joinMetricsJson } from '../metrics/metrics.
 import { openAdminActions } from '../wiring/admin-actions.ts';
 import { adminTrouble, createAdminApi } from '../wiring/admin-api.ts';
 import { createGenerations } from '../wiring/generations.ts';
+import { canonicalName } from '../oci/host.ts';
 import { liveOf, processReport } from '../wiring/live.ts';
 import type { ProcessReport } from '../wiring/live.ts';
 import { CommandError } from './io.ts';
@@ -201,6 +202,7 @@ export async function startWorkers(count: number, first: Config, log: Log): Prom
       address &&
       (await startAdmin({
         ...address,
+        hosts: config.admin.hosts.map(canonicalName),
         isReady,
         isOffline: () => config.offline,
         metrics: async () => joinMetrics((await all()).map(({ metrics }) => metrics)),

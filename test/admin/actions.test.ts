@@ -22,7 +22,7 @@ async function start(t: Test, act: readonly string[] = ['anonymous'], more: obje
   registry.putImage('team/app', '1', image);
   const mirror = await startTestMirror(t, {
     upstreams: { up: registry.url },
-    config: { admin: { address: '127.0.0.1:0', act }, ...more },
+    config: { admin: { act }, ...more },
   });
   const dispatcher = new Agent();
   t.teardown(() => dispatcher.destroy());

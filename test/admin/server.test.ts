@@ -25,6 +25,7 @@ async function prepare(t: Test, api: Partial<AdminApi> = {}) {
   const admin = await startAdmin({
     host: '127.0.0.1',
     port: 0,
+    hosts: ['narrows.example'],
     isOffline: () => false,
     isReady: () => state.isReady,
     metrics: () => Promise.resolve({ text: 'a_total 1\n', contentType: 'text/plain; version=0.0.4' }),
@@ -261,4 +262,27 @@ void t.test('/api/images: the tags that are known here, a page at a time', async
   t.same((await get('/api/images?after=zzz')).json(), { images: [] });
   await registry.close();
   t.same((await get('/api/images?n=4&after=docker.io/library/app:10')).json(), { images: all.slice(2) });
+});
+
+void t.test('68. under a name that someone else could point here, nothing is told and nothing is done', async (t) => {
+  const { admin, get } = await prepare(t);
+  const dispatcher = new Agent();
+  t.teardown(() => dispatcher.destroy());
+  const ask = (host: string, method: 'GET' | 'POST' = 'GET', headers: Record<string, string> = {}) =>
+    fetchAnswer(`http://127.0.0.1:${admin.port}/api/${method === 'GET' ? 'live' : 'log'}`, {
+      method,
+      dispatcher,
+      headers: { host, ...headers },
+      ...(method === 'POST' && { body: '{"level":"debug"}' }),
+    });
+  const json = { 'content-type': 'application/json' };
+  for (const host of ['127.0.0.1:5001', 'localhost:5001', '[::1]:5001', 'narrows.example', 'NARROWS.example.:443']) {
+    t.equal((await ask(host)).status, 200, host);
+    t.equal((await ask(host, 'POST', { ...json, origin: `https://${host}` })).status, 202, `${host}, behind TLS`);
+  }
+  for (const host of ['evil.example:5001', 'narrows.example.evil', 'localhost.evil', '']) {
+    t.equal((await ask(host)).status, 403, host);
+    t.equal((await ask(host, 'POST', { ...json, origin: `http://${host}` })).status, 403, host);
+  }
+  t.equal((await get('/healthz')).status, 200);
 });

@@ -97,7 +97,7 @@ async function find(wanted, after, signal) {
 
 /** @param {Image} image @param {() => boolean} mayAct */
 function imageRow({ image, digest }, mayAct) {
-  const body = make('div', { class: 'inspection', 'aria-live': 'polite' });
+  const body = make('div', { class: 'inspection' });
   const details = make('details', {}, make('summary', {}, image), body);
   const inspect = async () => {
     say(body, 'Asking …');
@@ -107,7 +107,7 @@ function imageRow({ image, digest }, mayAct) {
       const actions = mayAct() ? [imageActions(image, inspection)] : [];
       body.replaceChildren(inspectionTable(inspection), ...actions);
     } catch (error) {
-      body.replaceChildren(make('p', { class: 'trouble' }, sentenceOf(error)));
+      body.replaceChildren(make('p', { class: 'trouble', role: 'alert' }, sentenceOf(error)));
     }
   };
   // It may cost a request upstream, so only who opens it asks.

@@ -58,7 +58,7 @@ poll({
     document.body.classList.add('stale');
     showState('unknown');
     say(byId('uptime'), '');
-    const why = error instanceof TypeError ? 'The server cannot be reached' : sentenceOf(error).replace(/\.$/, '');
+    const why = sentenceOf(error).replace(/\.$/, '');
     say(byId('connection'), `${why}; what stands here is of ${clock.format(since)}.`);
   },
 });

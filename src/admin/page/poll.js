@@ -66,5 +66,8 @@ export async function askJson(path, options = {}) {
 
 /** @param {unknown} error */
 export function sentenceOf(error) {
+  // What browsers say of these, each in its own words.
+  if (error instanceof TypeError) return 'The server cannot be reached.';
+  if (error instanceof DOMException && error.name === 'TimeoutError') return 'The server does not answer.';
   return error instanceof Error ? error.message : String(error);
 }
