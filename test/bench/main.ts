@@ -1,6 +1,6 @@
 /**
  * npm run bench [-- --clients 1000 --only narrows --json]: figures of this machine, beside those of what else is
- * installed. `-- --what redis` (or herd, silent, bundle, start) for one of them.
+ * installed. `-- --what redis` (or cached, herd, silent, bundle, start) for one of them.
  */
 import { spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
@@ -8,6 +8,8 @@ import { parseArgs } from 'node:util';
 import { table } from '../demo/show.ts';
 import { benchBundle } from './bundle.ts';
 import type { BundleFigures } from './bundle.ts';
+import { benchCached } from './cached.ts';
+import type { CachedFigures } from './cached.ts';
 import { benchHerd } from './herd.ts';
 import type { HerdFigures } from './herd.ts';
 import { benchRedis } from './redis.ts';
@@ -22,7 +24,7 @@ const { values } = parseArgs({
   options: {
     clients: { type: 'string', default: '1000' },
     only: { type: 'string' },
-    what: { type: 'string', default: 'herd,redis,silent,bundle,start' },
+    what: { type: 'string', default: 'cached,herd,redis,silent,bundle,start' },
     gib: { type: 'string', default: '10' },
     rounds: { type: 'string', default: '5' },
     json: { type: 'boolean', default: false },
@@ -33,12 +35,17 @@ const say = (text: string) => void (values.json || process.stdout.write(text));
 say(`${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}\n\n`);
 const what = values.what.split(',');
 const found: {
+  cached?: CachedFigures[] | undefined;
   herd?: HerdFigures[];
   redis?: RedisFigures[];
   silent?: SilentRedisFigures;
   bundle?: BundleFigures[];
   start?: StartFigures[];
 } = {};
+if (what.includes('cached')) {
+  found.cached = await benchCached(Number(values.rounds), (text) => say(`${text}\n`));
+  say(found.cached ? `\n${cachedTable(found.cached)}\n` : 'wrk is not installed: nothing measures what is cached\n\n');
+}
 if (what.includes('herd')) {
   found.herd = await benchHerd(Number(values.clients), values.only, (text) => say(`${text}\n`));
   say(`\n${herdTable(found.herd)}\n`);
@@ -63,6 +70,21 @@ if (what.includes('start')) {
   say(`\n${startTable(found.start)}\n`);
 }
 if (values.json) process.stdout.write(`${JSON.stringify(found, undefined, 2)}\n`);
+
+function cachedTable(figures: readonly CachedFigures[]): string {
+  const rows = figures.map((one) => [
+    one.load,
+    one.server,
+    `${Math.round(one.requestsPerSecond)}/s`,
+    `${Math.round(one.bytesPerSecond / 1e6)} MB/s`,
+    one.bytesPerSecond > 20e6 ? `${one.cpuSecondsPerGb.toFixed(2)} s/GB` : `${one.cpuMsPerRequest.toFixed(3)} ms`,
+    `${Math.round(one.peakMiB)} MiB`,
+    Object.values(one.ratios)
+      .map((ratio) => ratio.toFixed(2))
+      .join('  '),
+  ]);
+  return table([['load', 'server', 'requests', 'throughput', 'processor', 'peak', 'ratio to the others'], ...rows]);
+}
 
 function startTable(figures: readonly StartFigures[]): string {
   const rows = figures.map(({ blobs, firstMs, medianMs, residentBytes }) => [

@@ -64,6 +64,53 @@ export async function startDockerRegistry(upstreamUrl: string): Promise<Server> 
   return serverOf('docker-registry', child, port, store);
 }
 
+/** Debian's nginx as a cache for everything, one process that works, in the way that is fastest on loopback. */
+export async function startNginx(upstreamUrl: string): Promise<Server> {
+  const store = await mkdtemp(join(tmpdir(), 'nginx-bench-'));
+  const port = await freePort();
+  const file = join(store, 'nginx.conf');
+  await writeFile(
+    file,
+    `daemon off; worker_processes 1; pid ${store}/pid; error_log /dev/null; user root;
+events { worker_connections 4096; }
+http {
+  access_log off; sendfile off; output_buffers 2 1m; tcp_nodelay on; keepalive_requests 1000000;
+  proxy_cache_path ${store}/cache levels=1:2 keys_zone=blobs:10m max_size=10g use_temp_path=off;
+  upstream registry { server ${new URL(upstreamUrl).host}; keepalive 64; }
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location / {
+      proxy_pass http://registry; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host registry;
+      proxy_cache blobs; proxy_cache_key $request_uri; proxy_cache_valid 200 1h; proxy_cache_lock on;
+      proxy_cache_lock_timeout 60s; proxy_ignore_headers Vary;
+    }
+  }
+}
+`,
+  );
+  const child = spawn('nginx', ['-c', file], { stdio: 'ignore' });
+  const server = await serverOf('nginx proxy_cache', child, port, store);
+  // What works is a child of the process that was started.
+  const [worker = child.pid!] = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')
+    .trim()
+    .split(' ')
+    .map(Number);
+  return {
+    ...server,
+    pid: worker,
+    async stop() {
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGTERM');
+      await ended;
+      await rm(store, { recursive: true, force: true });
+    },
+  };
+}
+
+export function hasProgram(name: string): boolean {
+  return spawnSync('sh', ['-c', `command -v ${name}`]).status === 0;
+}
+
 async function serverOf(name: string, child: ChildProcess, port: number, store: string): Promise<Server> {
   await answers(port);
   return {

@@ -1,5 +1,5 @@
 /** A registry in a process of its own, so that its work is not counted as the mirror's. Told what to do by messages. */
-import { noise } from '../fixtures/images.ts';
+import { buildImage, noise } from '../fixtures/images.ts';
 import { blobOf, startRegistry } from '../fixtures/registry.ts';
 
 export interface UpstreamOrder {
@@ -28,5 +28,6 @@ process.on('message', (message: UpstreamOrder | 'count') => {
   const blob = blobOf(noise('bench', message.bytes));
   registry.blobBytesPerSecond = message.bytesPerSecond;
   registry.put('library/x', blob);
+  registry.putImage('library/x', '1', buildImage({ platforms: ['linux/amd64', 'linux/arm64'], seed: 'bench' }));
   process.send!({ url: registry.url, digest: blob.digest } satisfies UpstreamReady);
 });
