@@ -136,7 +136,7 @@ void t.test('jsonSchema: every default is the one of the defaults', (t) => {
 void t.test('jsonSchema: a key that has a comment in the defaults is described by it, and by nothing else', (t) => {
   const cases: [path: string, start: string][] = [
     ['listen', 'Where clients are served.'],
-    ['admin', 'Health, readiness and metrics'],
+    ['admin', 'A page for people, health'],
     ['upstreams', 'The registries that are mirrored'],
     ['defaultUpstream', 'The upstream of references that name none.'],
     ['platforms/sets', 'Named sets'],
