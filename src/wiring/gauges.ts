@@ -12,22 +12,21 @@ export interface Looked {
 }
 
 /** What metrics look up when someone asks for them. */
-export function gaugesOf({ config, log }: Context, { storage, downloads, upstreams }: Looked): () => Gauges {
+export function gaugesOf({ config, log }: Pick<Context, 'config' | 'log'>, looked: Looked): Gauges {
+  const { storage, downloads, upstreams } = looked;
   const { memory, disk } = config.cache;
-  return () => {
-    downloads();
-    return {
-      stores: [
-        { tier: 'memory', bytes: storage.memory.heldBytes(), maxBytes: memory.maxSize },
-        { tier: 'disk', bytes: totalBytes(), maxBytes: disk.maxSize },
-      ],
-      platforms: sums(storage.uses.last().map(({ platform, bytes }) => [labelOf(platform), bytes])),
-      upstreams: [...upstreams.all].map(([name, upstream]) => ({
-        name,
-        ...pick(upstream.budget?.()),
-        backoffMs: upstream.backoffMs?.() ?? 0,
-      })),
-    };
+  downloads();
+  return {
+    stores: [
+      { tier: 'memory', bytes: storage.memory.heldBytes(), maxBytes: memory.maxSize },
+      { tier: 'disk', bytes: totalBytes(), maxBytes: disk.maxSize },
+    ],
+    platforms: sums(storage.uses.last().map(({ platform, bytes }) => [labelOf(platform), bytes])),
+    upstreams: [...upstreams.all].map(([name, upstream]) => ({
+      name,
+      ...pick(upstream.budget?.()),
+      backoffMs: upstream.backoffMs?.() ?? 0,
+    })),
   };
 
   function totalBytes(): number {

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { ConfigError } from '../config.ts';
 import type { Config, Mistake } from '../config.ts';
 import type { Context } from './context.ts';
+import { gaugesOf } from './gauges.ts';
 import { openGeneration } from './generation.ts';
 import type { Generation } from './generation.ts';
 
@@ -17,6 +18,7 @@ export interface Generations {
 export async function createGenerations(context: Context): Promise<Generations> {
   let { config } = context;
   let current = await openGeneration(context);
+  context.metrics.observe(() => gaugesOf({ ...context, config }, current.work));
   const retiring = new Set<Promise<void>>();
   let replacing: Promise<unknown> = Promise.resolve();
 

@@ -13,7 +13,6 @@ import type { Traffic } from '../upstream/yielding.ts';
 import { limitBandwidth } from './bandwidth.ts';
 import { openCallerRights } from './caller-rights.ts';
 import type { Context } from './context.ts';
-import { gaugesOf } from './gauges.ts';
 import { observe } from './observe.ts';
 import { namedSets, pullRules } from './pull-rules.ts';
 import { repositoryRules } from './repository-rules.ts';
@@ -79,7 +78,6 @@ export async function openPullWork(context: Context): Promise<PullWork> {
     over,
     keyOf: keysOf(registries),
   };
-  metrics.observe(gaugesOf(context, work));
   return work;
 }
 

@@ -68,6 +68,22 @@ void t.test('80. a bad configuration is refused as a whole, each mistake is name
   t.equal((await ask('/v2/two/team/x/manifests/1')).status, 200);
 });
 
+void t.test('80. a configuration that turns out unusable when it is opened leaves nothing of it behind', async (t) => {
+  const { one, write, serve, ask, reload } = await start(t);
+  one.putImage('team/x', '1', image);
+  const users = join(await temporaryFolder(t), 'users');
+  await writeFile(users, 'not a line of htpasswd');
+  await write({ access: { mode: 'basic', htpasswd: users } });
+  await reload(refused);
+  t.match(serve.output(), /line 1 is not of the form user:hash/);
+  t.equal((await ask('/v2/one/team/x/manifests/1')).status, 200, 'nobody has to log in');
+  const agent = new Agent();
+  t.teardown(() => agent.destroy());
+  const metrics = await fetchAnswer(`${serve.adminUrl}/metrics`, { method: 'GET', dispatcher: agent });
+  const [, held] = /^narrows_store_bytes\{tier="disk"\} (\d+)$/m.exec(metrics.body.toString())!;
+  t.ok(Number(held) > 0, `${held} bytes on the disk are those of the one that runs`);
+});
+
 void t.test('80. what only a start can change is told so, and nothing else is changed either', async (t) => {
   const { one, two, write, serve, ask, reload } = await start(t);
   two.putImage('team/x', '1', image);
