@@ -59,7 +59,7 @@ export function crossCheck(value: unknown): Mistake[] {
     const path = `upstreams.${name}.clientCertificate`;
     if (clientCertificate === undefined) continue;
     if (proxy !== 'none') mistakes.push({ path, message: 'it is not shown through a proxy; set proxy: none' });
-    if (String(url).startsWith('http:')) mistakes.push({ path, message: 'only https can show it' });
+    if (textOf(url).startsWith('http:')) mistakes.push({ path, message: 'only https can show it' });
   }
   for (const [index, entry] of mapsOf(config['listen']).entries()) {
     checkUpstream(`listen.${index}.upstream`, entry['upstream']);
@@ -132,7 +132,7 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
   }
   for (const [index, entry] of mapsOf(config['repositories']).entries()) {
     const path = `repositories.${index}`;
-    const name = String(entry['name']);
+    const name = textOf(entry['name']);
     const isHosted = entry['hosted'] === true;
     // A `*` is any text, with slashes: what stands before it is all that tells the names apart.
     const [start = ''] = name.split('*', 1);
@@ -146,7 +146,7 @@ function checkRepositories(config: Record<string, unknown>, upstreams: readonly 
       });
     }
     for (const [at, { from }] of mapsOf(entry['overlays']).entries()) {
-      const [registry = ''] = String(from).split('/', 1);
+      const [registry = ''] = textOf(from).split('/', 1);
       const where = `${path}.overlays.${at}.from`;
       if (registry.includes('.') && !upstreams.includes(registry)) {
         mistakes.push({ path: where, message: `there is no upstream ${registry}` });
@@ -178,7 +178,13 @@ function checkTokens(config: Record<string, unknown>, access: Record<string, unk
     mistakes.push({ path: 'access.mode', message: 'nobody could get a token; set access.htpasswd or access.issuers' });
   }
   const keys = asMap(access['token'])['keys'];
-  if (mode === 'token' && Number(config['workers']) > 1 && Array.isArray(keys) && keys.length === 0) {
+  if (
+    mode === 'token' &&
+    typeof config['workers'] === 'number' &&
+    config['workers'] > 1 &&
+    Array.isArray(keys) &&
+    keys.length === 0
+  ) {
     const message = 'workers look at the tokens of one another: give a file of at least 32 random bytes';
     mistakes.push({ path: 'access.token.keys', message });
   }
@@ -192,7 +198,7 @@ function checkTokens(config: Record<string, unknown>, access: Record<string, unk
     if (isTwice('prefix', prefix)) {
       mistakes.push({ path: `${path}.prefix`, message: 'the users of two issuers could not be told apart' });
     }
-    if (jwks === undefined && !/^https?:$/.test(URL.parse(String(url))?.protocol ?? '')) {
+    if (jwks === undefined && !/^https?:$/.test(URL.parse(textOf(url))?.protocol ?? '')) {
       mistakes.push({ path: `${path}.url`, message: 'expected a URL, or jwks: where its keys are' });
     }
   }
@@ -215,7 +221,7 @@ function checkCallers(
     return registry === null || registry === undefined ? [] : [{ path, message }];
   }
   const mistakes: Mistake[] = [];
-  if (!upstreams.includes(String(registry))) {
+  if (!upstreams.includes(textOf(registry))) {
     mistakes.push({ path, message: 'expected the upstream whose users and passwords clients show, such as ghcr.io' });
   }
   if (config['offline'] === true) {
@@ -240,4 +246,9 @@ function checkCallers(
 
 function mapsOf(value: unknown): Record<string, unknown>[] {
   return Array.isArray(value) ? value.map(asMap) : [];
+}
+
+/** What is no text has been told as a mistake already. */
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
 }

@@ -24,7 +24,18 @@ function measure(units: Record<string, number>, expected: string) {
 export const wait = duration.refine((ms) => ms < 2 ** 31, { error: 'expected at most 24d' });
 
 export const count = z.int({ error: 'expected a whole number of at least 1' }).min(1, { error: 'expected at least 1' });
-export const text = z.string({ error: 'expected text' }).min(1, { error: 'expected text' });
+export const text = z
+  .string({ error: 'expected text' })
+  .refine((value) => value !== '', { error: 'expected text' })
+  .meta({ minLength: 1 });
+
+/** At least one of them. The library's own check asks what is no list for its length, and fails at what that may be. */
+export function some<T extends z.ZodType>(entry: T, expected: string, none = expected) {
+  return z
+    .array(entry, { error: expected })
+    .refine((list) => list.length > 0, { error: none })
+    .meta({ minItems: 1 });
+}
 export const anyUrl = z
   .string({ error: 'expected a URL such as https://registry.example' })
   .refine((value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol), {
@@ -66,6 +77,6 @@ export function parseAddress(value: string): { host: string; port: number } | un
 }
 
 /** Platforms, as a configuration says them. */
-export const setReference = z.union([text, z.array(text).min(1)], {
+export const setReference = z.union([text, some(text, 'expected a list')], {
   error: 'expected a platform, a list of them, a named set, or any',
 });

@@ -11,6 +11,7 @@ import {
   platform,
   setReference,
   size,
+  some,
   strict,
   text,
   url,
@@ -85,7 +86,7 @@ const repository = strict('a map such as { name: team/app, hosted: true }', {
   hosted: flag.optional(),
   compose: flag.optional(),
   push: names.optional(),
-  owners: z.record(owned, names.min(1, { error: 'expected at least one owner' })).optional(),
+  owners: z.record(owned, some(text, 'expected a list of users and groups', 'expected at least one owner')).optional(),
 });
 
 const issuer = strict('a map such as { url: https://issuer.example, audience: narrows, prefix: "ci:" }', {
@@ -158,9 +159,7 @@ const bandwidth = strict('a map such as { rate: 5MiB, hours: [08:00-18:00], upst
 
 export const configSchema = z.strictObject({
   workers: count,
-  listen: z
-    .array(listener, { error: 'expected a list of listeners' })
-    .min(1, { error: 'expected at least one listener' }),
+  listen: some(listener, 'expected a list of listeners', 'expected at least one listener'),
   admin: z.strictObject({
     address: address.nullable(),
     hosts: z.array(text, { error: 'expected a list of host names' }),
@@ -170,7 +169,7 @@ export const configSchema = z.strictObject({
   defaultUpstream: text,
   dockerConfig: text.nullable(),
   platforms: z.strictObject({
-    sets: z.record(text, z.array(platform, { error: 'expected a list such as [linux/arm64]' }).min(1)),
+    sets: z.record(text, some(platform, 'expected a list such as [linux/arm64]')),
     hosts: z.record(text, setReference),
     addresses: z.record(text, setReference),
     users: z.record(text, setReference),

@@ -79,7 +79,8 @@ export function isOwn(token: string): boolean {
 /** What a token says of its issuer, before anything is believed. */
 export function issuerOf(token: string): string | undefined {
   try {
-    return decodeJwt(token).iss;
+    const said: unknown = decodeJwt(token).iss;
+    return typeof said === 'string' ? said : undefined;
   } catch {
     return undefined;
   }

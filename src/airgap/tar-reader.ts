@@ -68,6 +68,7 @@ async function readOne(source: ByteSource, where: string): Promise<(TarHeader & 
     const block = await exactly(source, blockBytes, where);
     const header = block && readHeader(block, where);
     if (!block) throw new BundleError(where, 'the archive ends here, without the mark of its end');
+    if (!header && raw.length > 0) throw new BundleError(where, 'has extended records, and is no entry');
     if (!header) return undefined;
     raw.push(block);
     if (header.kind !== 'extended') return { ...header, ...said, raw: Buffer.concat(raw) };

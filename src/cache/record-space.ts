@@ -31,7 +31,9 @@ export function createStrictSpace<T>(keyv: Keyv<T>, isRecord?: (value: Shape) =>
     async get(key) {
       const value = await keyv.get(key);
       if (!isRecord) return value === true ? value : undefined;
-      return typeof value === 'object' && value !== null && isRecord(value as Shape) ? value : undefined;
+      return typeof value === 'object' && value !== null && !Array.isArray(value) && isRecord(value as Shape)
+        ? value
+        : undefined;
     },
     async set(key, value, ttlMs) {
       if (!(await keyv.set(key, value, ttlMs))) throw new Error(`${key} was not kept`);

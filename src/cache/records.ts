@@ -148,6 +148,7 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
         Array.isArray(kept) &&
         kept.every(isCount) &&
         Array.isArray(added) &&
+        added.every(isObject) &&
         (as === undefined || as === 'combined' || as === 'alternates') &&
         typeof primary === 'string',
     ),
@@ -155,16 +156,13 @@ export function createRecords({ local, shared, onTrouble }: RecordsOptions): Rec
     platformChecks: space('platform-checks', ({ truthful }) => typeof truthful === 'boolean'),
     referrers: space<ReferrersRecord>(
       'referrers',
-      ({ manifests, checkedAtMs }) => Array.isArray(manifests) && isCount(checkedAtMs),
+      ({ manifests, checkedAtMs }) => Array.isArray(manifests) && manifests.every(isObject) && isCount(checkedAtMs),
       (one, other) => one.checkedAtMs >= other.checkedAtMs,
     ),
     demand: space<DemandRecord>(
       'demand',
       ({ platforms, notedAtMs }) =>
-        typeof platforms === 'object' &&
-        platforms !== null &&
-        Object.values(platforms).every(isCount) &&
-        isCount(notedAtMs),
+        isObject(platforms) && Object.values(platforms).every(isCount) && isCount(notedAtMs),
       (one, other) => one.notedAtMs >= other.notedAtMs,
     ),
     repositories: shared
@@ -187,6 +185,10 @@ function lastWordMs({ checkedAtMs, troubledAtMs = 0 }: TagRecord): number {
 
 function isDigestOrAbsent(value: unknown): boolean {
   return value === undefined || (typeof value === 'string' && isDigest(value));
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isCount(value: unknown): boolean {

@@ -17,8 +17,32 @@ const maxValues = 100_000;
  */
 export function parseJson(bytes: Uint8Array): Json {
   const text = decode(bytes);
-  checkShape(text);
-  return JSON.parse(text, keepNumberText) as Json;
+  const escaped = checkShape(text);
+  return escaped.length > 0 ? parsePlaced(text, escaped) : (JSON.parse(text, keepNumberText) as Json);
+}
+
+/** Before the number of a key that was taken out; a key that begins so by itself is taken out as well. */
+const mark = '\ue000';
+
+interface EscapedKey {
+  readonly start: number;
+  readonly end: number;
+  readonly key: string;
+}
+
+/** V8 takes an escaped key for another one that stood in its place before: each is parsed as a mark, and put back. */
+function parsePlaced(text: string, escaped: readonly EscapedKey[]): Json {
+  let [plain, from] = ['', 0];
+  for (const [at, { start, end }] of escaped.entries()) {
+    plain += `${text.slice(from, start)}"${mark}${at}"`;
+    from = end + 1;
+  }
+  const putBack = (key: string) => (key.startsWith(mark) ? escaped[Number(key.slice(mark.length))]!.key : key);
+  return JSON.parse(plain + text.slice(from), (key, value: unknown, context?: { source?: string }) => {
+    const object = asObject(value as Json);
+    if (!object) return keepNumberText(key, value, context);
+    return Object.fromEntries(Object.entries(object).map(([name, entry]) => [putBack(name), entry]));
+  }) as Json;
 }
 
 function decode(bytes: Uint8Array): string {
@@ -47,7 +71,8 @@ const { rawJSON: rawJson, isRawJSON: isRawJson } = JSON as unknown as {
 };
 
 /** One pass over the text for depth and repeated keys; everything else is JSON.parse's to judge. */
-function checkShape(text: string): void {
+function checkShape(text: string): EscapedKey[] {
+  const escaped: EscapedKey[] = [];
   const open: (Set<string> | undefined)[] = [];
   let values = 0;
   for (let at = 0; at < text.length; at++) {
@@ -66,10 +91,12 @@ function checkShape(text: string): void {
         const key = JSON.parse(text.slice(at, end + 1)) as string;
         if (keys.has(key)) throw new SyntaxError(`key ${JSON.stringify(key.slice(0, 80))} stands twice in one object`);
         keys.add(key);
+        if (key.startsWith(mark) || text.slice(at, end).includes('\\')) escaped.push({ start: at, end, key });
       }
       at = end;
     }
   }
+  return escaped;
 }
 
 function endOfString(text: string, start: number): number {

@@ -28,7 +28,7 @@ export function parsePlatform(text: string): Platform | undefined {
 
 /** Reads `linux-arm64` or `linux-arm-v7`: how a platform is spelled in a path, where `/` would split it. */
 export function parsePathPlatform(text: string): Platform | undefined {
-  const parts = text.split('-');
+  const parts = text.includes('/') ? [] : text.split('-');
   return parts.length === 2 || parts.length === 3 ? parsePlatform(parts.join('/')) : undefined;
 }
 

@@ -88,7 +88,8 @@ export interface ImageName {
 
 /** @throws NarrowsError nameInvalid, digestInvalid, manifestUnknown */
 export function parseImageName(text: string): ImageName {
-  const [named = '', digest] = text.split('@', 2);
+  const at = text.indexOf('@');
+  const [named, digest] = at < 0 ? [text] : [text.slice(0, at), text.slice(at + 1)];
   const colon = named.indexOf(':', named.lastIndexOf('/') + 1);
   const name = parseRepositoryName(colon < 0 ? named : named.slice(0, colon));
   // With both, the digest decides, as it does for container engines.
