@@ -95,7 +95,6 @@ void t.test('find: a registry that is not configured is unknown, and the message
     ['nginx', 'user@ghcr.io'],
     ['nginx', 'ghcr.io/x'],
     ['nginx', 'ghcr.io,docker.io'],
-    ['nginx', 'GHCR.IO'],
     ['nginx', '__proto__'],
     ['nginx', 'constructor'],
     ['nginx', 'a'.repeat(3000)],
