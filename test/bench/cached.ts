@@ -12,6 +12,8 @@ export interface CachedFigures {
   readonly cpuSecondsPerGb: number;
   readonly cpuMsPerRequest: number;
   readonly peakMiB: number;
+  /** Answers that were refusals, of all rounds. */
+  readonly refused: number;
   /** The smallest and the largest round, by requests. */
   readonly spread: readonly [number, number];
   /** To what the peers do at it. */
@@ -64,16 +66,19 @@ export async function benchCached(
     const upstream = startWorker<UpstreamOrder, UpstreamReady>('upstream.ts');
     const { url, digest } = await upstream.ask({ bytes, bytesPerSecond: fast });
     const servers = [await startNarrows(url)];
-    if (hasProgram('nginx')) servers.push(await startNginx(url));
-    if (hasProgram('docker-registry')) servers.push(await startDockerRegistry(url));
-    const loads = [...(size === '64 MiB' ? manifests : []), ...blobLoads(clients)];
-    for (const load of loads) {
-      const name = load.name.endsWith('blob') ? `${load.name} of ${size}` : load.name;
-      onStep(`${name} …`);
-      found.push(...(await byTurns({ ...load, name }, servers, digest, rounds)));
+    try {
+      if (hasProgram('nginx')) servers.push(await startNginx(url));
+      if (hasProgram('docker-registry')) servers.push(await startDockerRegistry(url));
+      const loads = [...(size === '64 MiB' ? manifests : []), ...blobLoads(clients)];
+      for (const load of loads) {
+        const name = load.name.endsWith('blob') ? `${load.name} of ${size}` : load.name;
+        onStep(`${name} …`);
+        found.push(...(await byTurns({ ...load, name }, servers, digest, rounds)));
+      }
+    } finally {
+      for (const server of servers) await server.stop();
+      upstream.stop();
     }
-    for (const server of servers) await server.stop();
-    upstream.stop();
   }
   return found;
 }
@@ -105,6 +110,7 @@ interface Round {
   readonly bytesPerSecond: number;
   readonly cpuSeconds: number;
   readonly seconds: number;
+  readonly refused: number;
 }
 
 async function run(server: Server, load: Load, digest: string, forSeconds: number): Promise<Round> {
@@ -117,13 +123,13 @@ async function run(server: Server, load: Load, digest: string, forSeconds: numbe
   await new Promise((resolve) => child.once('exit', resolve));
   const [, requests = '0', took = '1'] = /(\d+) requests in ([\d.]+)(?:s|m)/.exec(out) ?? [];
   const [, amount = '0', unit = 'B'] = /Transfer\/sec:\s+([\d.]+)(B|KB|MB|GB)/.exec(out) ?? [];
-  if (/Non-2xx/.test(out)) throw new Error(`${server.name} refuses ${url}:\n${out}`);
   const scale = { B: 1, KB: 2 ** 10, MB: 2 ** 20, GB: 2 ** 30 }[unit as 'B'];
   return {
     requestsPerSecond: Number(requests) / Number(took),
     bytesPerSecond: Number(amount) * scale,
     cpuSeconds: usageOf(server.pid).cpuSeconds - before,
     seconds: Number(took),
+    refused: Number(/Non-2xx or 3xx responses: (\d+)/.exec(out)?.[1] ?? 0),
   };
 }
 
@@ -143,6 +149,7 @@ function summary({ name }: Load, server: Server, rounds: readonly Round[]): Omit
       rounds.map((round) => (1000 * round.cpuSeconds) / (round.requestsPerSecond * round.seconds)),
     ),
     peakMiB: usageOf(server.pid).peakMiB,
+    refused: rounds.reduce((sum, round) => sum + round.refused, 0),
     spread: [rates[0] ?? 0, rates.at(-1) ?? 0],
   };
 }

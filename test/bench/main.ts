@@ -79,11 +79,15 @@ function cachedTable(figures: readonly CachedFigures[]): string {
     `${Math.round(one.bytesPerSecond / 1e6)} MB/s`,
     one.bytesPerSecond > 20e6 ? `${one.cpuSecondsPerGb.toFixed(2)} s/GB` : `${one.cpuMsPerRequest.toFixed(3)} ms`,
     `${Math.round(one.peakMiB)} MiB`,
+    String(one.refused),
     Object.values(one.ratios)
       .map((ratio) => ratio.toFixed(2))
       .join('  '),
   ]);
-  return table([['load', 'server', 'requests', 'throughput', 'processor', 'peak', 'ratio to the others'], ...rows]);
+  return table([
+    ['load', 'server', 'requests', 'throughput', 'processor', 'peak', 'refused', 'ratio to the others'],
+    ...rows,
+  ]);
 }
 
 function startTable(figures: readonly StartFigures[]): string {
