@@ -43,7 +43,7 @@ async function startDemo(upstream: TestRegistry, store: string): Promise<Mirror>
   const config = parseConfig({
     ...defaults,
     listen: [{ address: `127.0.0.1:${await freePort(5000)}` }],
-    admin: { address: `127.0.0.1:${await freePort(5001)}` },
+    admin: { ...(defaults['admin'] as object), address: `127.0.0.1:${await freePort(5001)}` },
     upstreams: { 'docker.io': { url: upstream.url } },
     cache: { ...(defaults['cache'] as object), disk: { path: store, maxSize: '1GiB' } },
   });
