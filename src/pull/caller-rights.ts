@@ -73,7 +73,7 @@ export function createCallerRights({ registry, verdicts, records, open }: Caller
     };
   }
 
-  /** Rights are a repository's: whoever may read the one thing may read the others. */
+  /** To pull is a right to a repository: whoever may read the one thing may read the others. */
   async function questionFor(source: Source, route: ContentRoute): Promise<Question> {
     const { repository } = source;
     switch (route.kind) {
@@ -106,7 +106,9 @@ export function createCallerRights({ registry, verdicts, records, open }: Caller
     async require(by, source, route) {
       const { name } = source.upstream;
       const login = loginAt(name, by);
-      if (await mayDo(login, name, source.key, await questionFor(source, route))) return;
+      // Some registries let people see the tags of what they may not pull.
+      const subject = route.kind === 'tags' ? `${source.key} tags` : source.key;
+      if (await mayDo(login, name, subject, await questionFor(source, route))) return;
       throw refusal(by, login, `${name} does not let you read ${source.repository}.`);
     },
 

@@ -224,3 +224,17 @@ void t.test('a registry that knows no HEAD says by GET who may', async (t) => {
   t.equal((await as(alice, '/v2/up/team/x/manifests/1')).status, 200);
   t.equal((await as(bob, blobPath('team/x'))).status, 403);
 });
+
+void t.test('66. who may see the tags of a repository may not pull from it for that', async (t) => {
+  const { as, registry } = await start(t);
+  const { script } = registry;
+  registry.script = (seen, response) => {
+    const isList = seen.path.endsWith('/tags/list') && seen.headers.authorization === bob;
+    return isList ? false : script!(seen, response);
+  };
+  t.equal((await as(alice, '/v2/up/team/x/manifests/1')).status, 200);
+  t.equal((await as(bob, '/v2/up/team/x/tags/list')).status, 200);
+  t.equal((await as(bob, '/v2/up/team/x/manifests/1')).status, 403);
+  t.equal((await as(bob, blobPath('team/x'))).status, 403);
+  t.equal((await as(bob, '/v2/up/team/x/tags/list')).status, 200, 'and goes on seeing them');
+});
