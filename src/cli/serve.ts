@@ -81,8 +81,8 @@ async function serve(flags: ServeFlags, io: Io): Promise<void> {
   const places = config.listen.map(({ address, tls }, index) =>
     placeOf(address, serving.ports[index]!, tls !== undefined),
   );
-  if (io.isTerminal) io.out(greeting(places, config));
   const admin = config.admin.address === null ? undefined : placeOf(config.admin.address, serving.adminPort!, false);
+  if (io.isTerminal) io.out(greeting(places, admin, config));
   const workers = config.workers > 1 ? config.workers : undefined;
   log.info(
     { listen: places, admin, store: config.cache.disk.path, workers, offline: config.offline || undefined },
@@ -173,7 +173,7 @@ function placeOf(address: string, port: number, isTls: boolean): string {
   return `${isTls ? 'https' : 'http'}://${shown}:${port}`;
 }
 
-function greeting(places: readonly string[], config: Config): string {
+function greeting(places: readonly string[], admin: string | undefined, config: Config): string {
   const upstreams = Object.keys(config.upstreams);
   const place = places[0] ?? '';
   const isLocal =
@@ -186,6 +186,7 @@ function greeting(places: readonly string[], config: Config): string {
       : []),
     `  store             ${resolve(config.cache.disk.path)}`,
     `  default registry  ${config.defaultUpstream}`,
+    ...(admin === undefined ? [] : [`  what goes on      ${admin}/`]),
     '',
     `  nodes             npx narrows client containerd --platform linux/arm64 --mirror http://THIS-HOST:${new URL(place).port}`,
     `  try               curl ${place}/p/linux-arm64/v2/library/alpine/manifests/latest`,
