@@ -80,7 +80,7 @@ async function start(context: Context & { pseudonym: string }): Promise<Omit<Mir
       isOffline: () => generations.config().offline,
       metrics: metrics.render,
       api: createAdminApi(() => generations.now().work, live),
-      actions: openAdminActions(context, generations, (next) => generations.replace(next)),
+      actions: openAdminActions(context, generations, (by) => generations.change(by)),
       onTrouble: adminTrouble(log),
     }));
   if (admin) closers.push(admin.stop);

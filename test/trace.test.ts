@@ -36,7 +36,7 @@ void t.test(
     const registry = await startRegistry();
     t.teardown(() => registry.close());
     registry.putImage('team/x', '1', image);
-    const mirror = await startTestMirror(t, { upstreams: { up: registry.url } });
+    const mirror = await startTestMirror(t, { upstreams: { up: { url: registry.url, hub: true } } });
     await mirror.get('/p/linux-arm64/v2/up/team/x/manifests/1', { traceparent, authorization: 'Basic canary' });
     const own = () => exporter.getFinishedSpans().filter((span) => span.spanContext().traceId === traceId);
     await until(() => own().some(({ name }) => name === 'GET'), 'the span of the request');
@@ -67,6 +67,22 @@ void t.test(
     t.match(failed.status, { code: 2, message: 'up answers 503.' });
   },
 );
+
+void t.test('trace: registries of others are told nothing of it', async (t) => {
+  provider.register();
+  t.teardown(() => {
+    for (const api of [trace, context, propagation]) api.disable();
+  });
+  const registry = await startRegistry();
+  t.teardown(() => registry.close());
+  registry.putImage('team/x', '1', image);
+  const mirror = await startTestMirror(t, { upstreams: { up: registry.url } });
+  const headers = { traceparent, tracestate: 'corp=internal', baggage: 'user=alice' };
+  t.equal((await mirror.get('/v2/up/team/x/manifests/1', headers)).status, 200);
+  for (const { headers: seen } of registry.seen) {
+    for (const name of Object.keys(headers)) t.equal(seen[name], undefined, name);
+  }
+});
 
 void t.test('trace: what is no trace of W3C is none', (t) => {
   t.equal(traceIdOf(traceparent), traceId);

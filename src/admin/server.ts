@@ -85,17 +85,20 @@ async function send(request: IncomingMessage, response: ServerResponse, options:
 }
 
 async function answer(request: IncomingMessage, options: AdminOptions): Promise<Answer> {
-  if (isForeign(request, options.hosts)) {
+  const { method, url = '/' } = request;
+  const target = URL.parse(url, 'http://admin');
+  // A path in disguise would be one thing to those who judge it and another to those who answer.
+  if (!target) return { status: 400, text: usage };
+  if (target.pathname !== url.split('?', 1)[0]) return { status: 404, text: usage };
+  if (target.pathname.startsWith('/api/') && isForeign(request, options.hosts)) {
     const text = 'Pages of other sites do not get answers here, nor do names that are not in admin.hosts.\n';
     return { status: 403, text };
   }
-  const { method, url = '/' } = request;
-  const target = URL.parse(url, 'http://admin');
-  if (method === 'POST' && target && isAction(target.pathname)) {
+  if (method === 'POST' && isAction(target.pathname)) {
     return json(await act(request, target.pathname, options.actions), 202);
   }
   if (method !== 'GET' && method !== 'HEAD') return { status: 405, text: 'Only GET and HEAD are answered here.\n' };
-  return target ? look(target, options) : { status: 400, text: usage };
+  return look(target, options);
 }
 
 async function look({ pathname, searchParams }: URL, options: AdminOptions): Promise<Answer> {
@@ -128,8 +131,7 @@ async function look({ pathname, searchParams }: URL, options: AdminOptions): Pro
  * name that someone else points here (DNS rebinding) it would read the answers: a page is only ours at an address, at
  * localhost, or at a name that is configured.
  */
-function isForeign({ headers, url = '' }: IncomingMessage, hosts: readonly string[]): boolean {
-  if (!url.startsWith('/api/')) return false;
+function isForeign({ headers }: IncomingMessage, hosts: readonly string[]): boolean {
   const { host: name = '' } = canonicalHost(headers.host ?? '') ?? {};
   const isOwn = isIP(name.replaceAll(/[[\]]/g, '')) > 0 || name === 'localhost' || hosts.includes(name);
   const site = headers['sec-fetch-site'];

@@ -209,7 +209,7 @@ function manifestReply(request: PullRequest, { view, manifest, index }: Viewed):
     'narrows-cache': manifest.state,
     ...(narrowedFrom && { 'narrows-index': narrowedFrom }),
     // One URL has an answer for each platform and Accept: a cache in front must not mix them up.
-    vary: 'Accept, Narrows-Platform',
+    vary: 'Accept, Narrows-Platform, Narrows-View',
   };
   return ok(headers, whole(request, manifest.bytes));
 }

@@ -55,7 +55,8 @@ export function createRegistry(options: RegistryOptions): Registry {
       await drain(answer.body);
       throw limit;
     }
-    if (!answer.redirected) backoff.answered();
+    // Who sends us on to storage has answered.
+    backoff.answered();
     // A part is an answer to those alone who asked for one.
     const isPart = answer.status === 206 && 'range' in headers;
     if (answer.status === 200 || isPart) return checkEncoding(answer, name);

@@ -26,6 +26,8 @@ export interface UpstreamOptions {
   readonly limits: UpstreamLimits;
   /** What this mirror calls itself to the registry, so that a loop is seen; undefined where nobody asks this process. */
   readonly pseudonym?: string | undefined;
+  /** It is one of ours: others have no use for what a trace says of callers. */
+  readonly isTraced?: boolean | undefined;
   now(): number;
   /** Told of every answer and failure; for counting. */
   onAnswer?(upstream: string, outcome: string): void;
@@ -151,7 +153,7 @@ export function createRequester(options: UpstreamOptions): Requester {
       const headers = {
         ...request.headers,
         ...(isRegistry && own),
-        ...(isRegistry && traceHeaders()),
+        ...(isRegistry && options.isTraced && traceHeaders()),
         ...(isRegistry && auth !== undefined && { authorization: auth }),
       };
       const answer = await dispatch(request.isBody ? bodies : questions, at, { method: request.method, headers });

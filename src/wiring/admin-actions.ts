@@ -22,7 +22,7 @@ export interface ActionsWiring {
   readonly log: Log;
   clock(): number;
   /** Goes by another configuration; undefined where that is not for one process to say. */
-  readonly replace: ((config: Config) => Promise<void>) | undefined;
+  readonly change: Generations['change'] | undefined;
   setLevel(level: string): void;
   readonly signal: AbortSignal;
 }
@@ -33,7 +33,7 @@ const maxWarming = 20;
 const levels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'];
 
 /** What operators do by way of the admin listener, each a line of the log. */
-export function createAdminActions({ now, log, clock, replace, setLevel, signal }: ActionsWiring): AdminActions {
+export function createAdminActions({ now, log, clock, change, setLevel, signal }: ActionsWiring): AdminActions {
   const warming = new Set<string>();
   const observer = { planned: () => undefined, received: () => undefined, finished: () => undefined };
   const onWait = (upstream: string, waitMs: number, why: string) =>
@@ -49,6 +49,8 @@ export function createAdminActions({ now, log, clock, replace, setLevel, signal 
     async require({ authorization, address }) {
       const { config, access } = now();
       const by = await access.identify({ authorization, address });
+      if (by.scopes)
+        throw new NarrowsError('denied', 'A token is for pulling and pushing; log in with a password here.');
       // A browser knows no other way than the one with a password.
       const who = { ...by, ...(by.challenge && { challenge: basicChallenge }) };
       requireAmong(who, config.admin.act, 'admin.act in the configuration says who may do this.');
@@ -92,24 +94,30 @@ export function createAdminActions({ now, log, clock, replace, setLevel, signal 
       const tagKey = `${source.key}:${reference.kind === 'tag' ? reference.tag : ''}`;
       const root = reference.kind === 'tag' ? (await records.tags.get(tagKey))?.digest : reference.digest;
       if (reference.kind === 'tag') await records.tags.delete(tagKey);
-      if (root === undefined) throw new NarrowsError('manifestUnknown', `Nothing is known here of ${name}.`);
+      const isKnown = root !== undefined && (await records.manifests.get(contentKey(source, root))) !== undefined;
+      if (root === undefined || !isKnown)
+        throw new NarrowsError('manifestUnknown', `Nothing is known here of ${name}.`);
       const digests = catalog.alone(root);
       for (const digest of digests) {
         for (const space of [records.manifests, records.blobs]) await space.delete(contentKey(source, digest));
         await store.distrust(digest);
         await memory.delete(digest);
-        await disk.delete(digest);
+        // It may have been pushed here since.
+        if (!catalog.isHosted(digest)) await disk.delete(digest);
       }
       log.info({ image: name, blobs: digests.length }, 'purged');
       return { image: name, digest: root, blobs: digests.length };
     },
 
     async offline(isOffline) {
-      if (!replace) {
+      if (!change) {
         const message = 'With several workers, say offline in the configuration and have it read again (SIGHUP).';
         throw new NarrowsError('queryInvalid', message);
       }
-      await replace({ ...now().config, offline: isOffline }).catch((error: unknown) => {
+      if (isOffline && now().config.access.mode === 'upstream') {
+        throw new NarrowsError('queryInvalid', 'Offline, no upstream can be asked what callers may read.');
+      }
+      await change((config) => ({ ...config, offline: isOffline })).catch((error: unknown) => {
         if (error instanceof ConfigError) throw new NarrowsError('queryInvalid', error.message, { cause: error });
         throw error;
       });
@@ -126,11 +134,11 @@ export function createAdminActions({ now, log, clock, replace, setLevel, signal 
   };
 }
 
-/** The same over what a server is made of. @param replace undefined where that is not for one process to say */
+/** The same over what a server is made of. @param change undefined where that is not for one process to say */
 export function openAdminActions(
   { log, now, closers }: Pick<Context, 'log' | 'now' | 'closers'>,
   generations: Generations,
-  replace?: (config: Config) => Promise<void>,
+  change?: Generations['change'],
   setLevel: (level: string) => void = (level) => void (log.level = level),
 ): AdminActions {
   const stopping = new AbortController();
@@ -142,7 +150,7 @@ export function openAdminActions(
     },
     log,
     clock: now,
-    replace,
+    change,
     setLevel,
     signal: stopping.signal,
   });

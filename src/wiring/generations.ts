@@ -12,6 +12,8 @@ export interface Generations {
   config(): Config;
   /** @throws ConfigError for what only a start can change, and what makes the configuration unusable */
   replace(config: Config): Promise<void>;
+  /** The same for what differs from the one that is in force when its turn comes. */
+  change(by: (config: Config) => Config): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -42,17 +44,20 @@ export async function createGenerations(context: Context): Promise<Generations> 
     retire(before);
   }
 
+  async function change(by: (config: Config) => Config): Promise<void> {
+    // One after the other: each is compared with the one before.
+    const before = replacing;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    replacing = promise;
+    await before;
+    await replace(by(config)).finally(resolve);
+  }
+
   return {
     now: () => current,
     config: () => config,
-    async replace(next) {
-      // One after the other: each is compared with the one before.
-      const before = replacing;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      replacing = promise;
-      await before;
-      await replace(next).finally(resolve);
-    },
+    replace: (next) => change(() => next),
+    change,
     async close() {
       await replacing;
       await current.retire(0);

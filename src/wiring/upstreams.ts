@@ -61,6 +61,7 @@ async function registryOptions(name: string, { config, now, metrics, pseudonym }
     proxy: settings.proxy === undefined || settings.proxy === 'none' ? undefined : new URL(settings.proxy),
     trustedHosts: settings.trustedHosts ?? [],
     maxManifestBytes: limits.manifestSize,
+    isTraced: settings.hub,
     hub: settings.hub ? { platforms: keptAs(config) } : undefined,
     limits: {
       maxConnections: limits.upstreamConnections,

@@ -284,5 +284,13 @@ void t.test('68. under a name that someone else could point here, nothing is tol
     t.equal((await ask(host)).status, 403, host);
     t.equal((await ask(host, 'POST', { ...json, origin: `http://${host}` })).status, 403, host);
   }
+  for (const path of ['//x/api/live', '/./api/live', '/%2e/api/live', '/x/../api/live', '//evil.example/api/images']) {
+    const url = `http://127.0.0.1:${admin.port}${path}`;
+    t.equal(
+      (await fetchAnswer(url, { method: 'GET', dispatcher, headers: { host: 'evil.example' } })).status,
+      404,
+      path,
+    );
+  }
   t.equal((await get('/healthz')).status, 200);
 });
