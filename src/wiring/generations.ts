@@ -50,7 +50,11 @@ export async function createGenerations(context: Context): Promise<Generations> 
     const { promise, resolve } = Promise.withResolvers<void>();
     replacing = promise;
     await before;
-    await replace(by(config)).finally(resolve);
+    try {
+      await replace(by(config));
+    } finally {
+      resolve();
+    }
   }
 
   return {

@@ -73,6 +73,19 @@ void t.test('68. actions: who is named has to log in, and others are told that t
   t.equal((await post('/api/log', { level: 'debug' }, { ...json, authorization: basic('ops:o') })).status, 202);
 });
 
+void t.test('68. actions: a token for pulling does nothing here', async (t) => {
+  const htpasswd = join(await temporaryFolder(t), 'users');
+  await writeFile(htpasswd, `ops:${hashSync('o', 4)}\n`);
+  const { mirror, post, get } = await start(t, ['ops'], { access: { mode: 'token', htpasswd } });
+  const login = { authorization: basic('ops:o') };
+  const { token } = (await mirror.get('/token?scope=repository:up/team/app:pull', login)).json<{ token: string }>();
+  for (const [path, body] of everything) {
+    t.equal((await post(path, body, { ...json, authorization: `Bearer ${token}` })).status, 403, path);
+  }
+  t.match(await get('/api/live'), { isOffline: false });
+  t.equal((await post('/api/log', { level: 'debug' }, { ...json, ...login })).status, 202, 'the password does');
+});
+
 void t.test('68. actions: pages of other sites, forms and rubbish do nothing', async (t) => {
   const { registry, post, get } = await start(t);
   const [path, body] = everything[0]!;
@@ -131,6 +144,18 @@ void t.test('actions: purge takes away what is that image\u2019s alone, and the 
   t.equal((await post('/api/purge', { image: 'up/team/unknown:1' })).status, 404);
 });
 
+void t.test('actions: purge by a digest that another repository has takes nothing away', async (t) => {
+  const { registry, mirror, post, statusOf } = await start(t);
+  const path = '/p/linux-arm64/v2/up/team/app';
+  await mirror.get(`${path}/manifests/1`, { accept });
+  for (const { digest } of [arm.config, ...arm.layers]) await mirror.get(`${path}/blobs/${digest}`);
+  const purged = await post('/api/purge', { image: `up/no/such@${image.index.digest}` });
+  t.equal(purged.status, 404);
+  registry.forget();
+  t.match(await statusOf(), { 'linux/arm64': 'present' });
+  t.same(registry.seen, []);
+});
+
 void t.test('actions: purge leaves what a set holds, and what is hosted here', async (t) => {
   const { mirror, post, statusOf } = await start(t, ['anonymous'], {
     repositories: [{ name: 'here/*', hosted: true, push: ['anonymous'] }],
@@ -150,6 +175,12 @@ void t.test('77. actions: offline from now on, and online again', async (t) => {
   t.same(registry.seen, []);
   t.equal((await post('/api/offline', { offline: false })).status, 202);
   t.equal((await mirror.get('/v2/up/team/app/manifests/1')).status, 200);
+});
+
+void t.test('actions: offline is refused where the upstream says what callers may read', async (t) => {
+  const { post, get } = await start(t, ['anonymous'], { access: { mode: 'upstream', upstream: { registry: 'up' } } });
+  t.equal((await post('/api/offline', { offline: true })).status, 400);
+  t.match(await get('/api/live'), { isOffline: false });
 });
 
 void t.test('actions: the level of the log, at once', async (t) => {

@@ -4,6 +4,7 @@ import { buildImage } from '../fixtures/images.ts';
 import { containerdAccept as accept, startTestMirror } from '../fixtures/mirror.ts';
 import type { MirrorOptions, Teardown } from '../fixtures/mirror.ts';
 import { refuse, startRegistry } from '../fixtures/registry.ts';
+import type { TestRegistry } from '../fixtures/registry.ts';
 
 const image = buildImage({ platforms: ['linux/amd64'], seed: 'one' });
 const newer = buildImage({ platforms: ['linux/amd64'], seed: 'two' });
@@ -229,17 +230,23 @@ void t.test('46. clients that ask at once for a cold tag: one misses, the others
   t.equal(states.filter((state) => state === 'miss').length, 1, String(states));
 });
 
-void t.test('31. what is left of a pull quota is for what is not here: a tag that moved stays as it was', async (t) => {
-  const { clock, upstream, mirror, ask } = await stage(t);
-  await ask();
-  upstream.putImage('library/hello', '1', newer);
-  upstream.putImage('library/hello', '2', newer);
-  const remaining = { now: 5 };
+/** The upstream says that so many of a hundred pulls are left. */
+function limitTo(upstream: TestRegistry, now: number): { now: number } {
+  const remaining = { now };
   upstream.script = (_seen, response) => {
     response.setHeader('ratelimit-limit', '100;w=21600');
     response.setHeader('ratelimit-remaining', `${remaining.now};w=21600`);
     return false;
   };
+  return remaining;
+}
+
+void t.test('31. what is left of a pull quota is for what is not here: a tag that moved stays as it was', async (t) => {
+  const { clock, upstream, mirror, ask } = await stage(t);
+  await ask();
+  upstream.putImage('library/hello', '1', newer);
+  upstream.putImage('library/hello', '2', newer);
+  limitTo(upstream, 5);
   clock.ms += 61_000;
   t.match(await ask(), { 'narrows-cache': 'stale', 'docker-content-digest': image.index.digest });
   t.equal(upstream.count('GET manifests'), 1, 'only the first');
@@ -255,12 +262,7 @@ void t.test('31. a tag that moved is fetched once the quota has grown', async (t
   const { clock, upstream, ask } = await stage(t);
   await ask();
   upstream.putImage('library/hello', '1', newer);
-  const remaining = { now: 5 };
-  upstream.script = (_seen, response) => {
-    response.setHeader('ratelimit-limit', '100;w=21600');
-    response.setHeader('ratelimit-remaining', `${remaining.now};w=21600`);
-    return false;
-  };
+  const remaining = limitTo(upstream, 5);
   clock.ms += 61_000;
   t.match(await ask(), { 'narrows-cache': 'stale' });
   remaining.now = 90;

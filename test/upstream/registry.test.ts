@@ -501,6 +501,20 @@ void t.test('31. 429: manifests are not asked for again until the wait is over, 
   t.match(await questions.head(upstream), { digest: image.index.digest });
 });
 
+void t.test('31. 429: an upstream that sends blobs on to storage has answered, and is asked as before', async (t) => {
+  const { origin, upstream, clock } = await prepare(t, { trustedHosts: ['localhost'] });
+  origin.script = answerWith(429, { 'retry-after': '1' });
+  t.match(await failureOf(questions.blob(upstream)), { kind: 'rateLimited' });
+  clock.nowMs += 3_600_000;
+  origin.script = (seen, response) =>
+    seen.headers.host?.startsWith('localhost')
+      ? false
+      : answerWith(307, { location: `http://localhost:${origin.port}${seen.path}` })(seen, response);
+  t.ok(await questions.blob(upstream), 'the one that finds out');
+  const both = await Promise.all([questions.blob(upstream), questions.blob(upstream)]);
+  t.ok(both.every(Boolean), 'and then several at once');
+});
+
 void t.test('31. 429: the limit of one upstream is none of another', async (t) => {
   const first = await prepare(t);
   const second = await prepare(t);
