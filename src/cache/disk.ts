@@ -9,6 +9,7 @@ import type { Digest } from '../oci/digest.ts';
 import { pieces, verify } from './bytes.ts';
 import { claimFolder } from './claim.ts';
 import { createFileReaders } from './file-readers.ts';
+import type { WholeFile } from './file-readers.ts';
 import { openLeftovers } from './leftovers.ts';
 import { partialFile } from './partial-file.ts';
 import type { Blob, GrowingTier, Partial, PartialReader } from './tier.ts';
@@ -74,19 +75,19 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
     async open(digest) {
       const file = await openIfThere(fileOf(digest));
       if (!file) return undefined;
-      const identity = await identityOf(file).catch(async (error: unknown) => {
+      const whole = await wholeOf(file).catch(async (error: unknown) => {
         await file.close();
         throw error;
       });
       // A file of no bytes is what a full disk or a power cut leaves of a name; the empty blob costs a download.
-      if (identity.size === 0) {
+      if (whole.size === 0) {
         await file.close();
         await tier.delete(digest);
         return undefined;
       }
       books?.used(digest);
-      if (verified.get(digest) === identity.text) {
-        return fileBlob(file, readers.open(file), identity.size, undefined);
+      if (verified.get(digest) === whole.identity) {
+        return fileBlob(file, readers.open(file, whole), whole.size, undefined);
       }
       // Opened now: a file that is taken away meanwhile must not look like a wrong one to who is reading it.
       const again = await openIfThere(fileOf(digest)).catch(() => undefined);
@@ -94,7 +95,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
         await file.close();
         return undefined;
       }
-      return fileBlob(file, readers.open(file), identity.size, verifyOnce(digest, identity, again));
+      return fileBlob(file, readers.open(file, whole), whole.size, verifyOnce(digest, whole, again));
     },
 
     async has(digest) {
@@ -153,7 +154,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
 
     async adopt(from, digest) {
       const file = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW);
-      const { size } = await identityOf(file);
+      const { size } = await wholeOf(file);
       // Another process may have it open and write to it: what is kept is a copy that nobody else knows.
       await tier.put(digest, fileBlob(file, readers.open(file), size, undefined));
       await rm(from, { force: true });
@@ -194,9 +195,9 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
 
   /** A file whose bytes are on the disk gets its name. */
   async function publish(file: FileHandle, temporary: string, digest: Digest): Promise<void> {
-    const { size, text } = await identityOf(file);
+    const { size, identity } = await wholeOf(file);
     books?.adding(digest, size);
-    verified.set(digest, text);
+    verified.set(digest, identity);
     await rename(temporary, fileOf(digest));
     // A name that may not outlast a power cut is none.
     await syncFolder(folderOf(digest)).catch(async (error: unknown) => {
@@ -207,26 +208,26 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
   }
 
   /** One pass over the file, however many readers wait for its verdict; a wrong file is removed. */
-  function verifyOnce(digest: Digest, identity: Identity, file: FileHandle): Promise<void> {
-    const key = `${digest} ${identity.text}`;
+  function verifyOnce(digest: Digest, whole: WholeFile, file: FileHandle): Promise<void> {
+    const key = `${digest} ${whole.identity}`;
     const joined = verifying.get(key);
     if (joined) void file.close().catch(() => undefined);
-    const running = joined ?? verifyFile(digest, identity, file).finally(() => verifying.delete(key));
+    const running = joined ?? verifyFile(digest, whole, file).finally(() => verifying.delete(key));
     verifying.set(key, running);
     running.catch(() => undefined);
     return running;
   }
 
-  async function verifyFile(digest: Digest, identity: Identity, file: FileHandle): Promise<void> {
+  async function verifyFile(digest: Digest, whole: WholeFile, file: FileHandle): Promise<void> {
     // Someone may have put another file there meanwhile: its being right would say nothing of the one that is read.
-    if ((await identityOf(file)).text !== identity.text) {
+    if ((await wholeOf(file)).identity !== whole.identity) {
       await file.close();
       throw new Error(`${digest} was replaced while it was read`);
     }
-    const blob = fileBlob(file, readers.open(file), identity.size, undefined);
+    const blob = fileBlob(file, readers.open(file, whole), whole.size, undefined);
     try {
       if (await verify(blob, digest)) {
-        verified.set(digest, identity.text);
+        verified.set(digest, whole.identity);
         return;
       }
       await tier.delete(digest);
@@ -239,15 +240,9 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
   return tier;
 }
 
-interface Identity {
-  readonly size: number;
-  /** Differs as soon as another file has the name, or this one was written to. */
-  readonly text: string;
-}
-
-async function identityOf(file: FileHandle): Promise<Identity> {
+async function wholeOf(file: FileHandle): Promise<WholeFile> {
   const { ino, size, mtimeNs } = await file.stat({ bigint: true });
-  return { size: Number(size), text: `${ino} ${size} ${mtimeNs}` };
+  return { size: Number(size), identity: `${ino} ${size} ${mtimeNs}` };
 }
 
 /** Links are not followed: a store that others can write to must not become a way to read the machine's files. */

@@ -1,53 +1,203 @@
 import type { FileHandle } from 'node:fs/promises';
+import { createReadBuffers } from './read-buffers.ts';
+import type { ReadBuffers } from './read-buffers.ts';
 import type { PartialReader } from './tier.ts';
 
-export interface FileReaders {
-  open(file: FileHandle): PartialReader;
+/** A file that is whole and does not change. */
+export interface WholeFile {
+  /** Differs as soon as the file is another one, or was written to. */
+  readonly identity: string;
+  readonly size: number;
 }
 
-const minBufferBytes = 16 * 1024;
-const maxBufferBytes = 1024 * 1024;
+export interface FileReaders {
+  /** @param whole absent for a file that grows; what is read of one that is whole, its readers share */
+  open(file: FileHandle, whole?: WholeFile): PartialReader;
+}
 
-/** Readers whose buffers come out of one budget: a few read in large strides, a thousand in small ones. */
+/** A stretch of a file, in memory or on its way there. */
+interface Chunk {
+  readonly buffer: Buffer;
+  /** Resolves with the number of bytes that are in it. */
+  readonly filled: Promise<number>;
+  /** Reads whose result may still be in use. */
+  users: number;
+  /** Where others find it. */
+  readonly among: Shared;
+  readonly key: string;
+}
+
+/** A chunk that a position is in, taken for a reader. */
+interface Taken {
+  readonly chunk: Chunk;
+  /** Its place in the file. */
+  readonly start: number;
+  /** Another reader began to fill it. */
+  readonly isJoined: boolean;
+}
+
+interface Shared {
+  readers: number;
+  /** By place and length. */
+  readonly chunks: Map<string, Chunk>;
+}
+
+/**
+ * Readers whose buffers come out of one budget: a few read in large strides, a thousand in small ones. A crowd that
+ * wants the same file at the same time, as machines do that start one image, has the disk read it once.
+ */
 export function createFileReaders(budgetBytes: number): FileReaders {
-  let reading = 0;
+  const buffers = createReadBuffers<Chunk>(budgetBytes);
+  const files = new Map<string, Shared>();
 
-  function strideBytes(): number {
-    // Two for each reader; whole pages of the file system.
-    const share = Math.floor(budgetBytes / (2 * reading) / minBufferBytes) * minBufferBytes;
-    return Math.max(minBufferBytes, Math.min(maxBufferBytes, share));
+  function join({ identity }: WholeFile): Shared {
+    const shared = files.get(identity) ?? { readers: 0, chunks: new Map() };
+    files.set(identity, shared);
+    shared.readers++;
+    return shared;
+  }
+
+  /** What nobody reads any more is not kept: the kernel has it as well. */
+  function leave({ identity }: WholeFile, shared: Shared): void {
+    if (--shared.readers > 0) return;
+    files.delete(identity);
+    for (const chunk of shared.chunks.values()) if (chunk.users === 0) buffers.recycle(chunk);
+    shared.chunks.clear();
+  }
+
+  function take(chunk: Chunk): Chunk {
+    if (chunk.users++ === 0) buffers.wake(chunk);
+    return chunk;
+  }
+
+  /** One who reads alone is followed by nobody, and is fastest in memory that was used a moment ago. */
+  function release(chunk: Chunk): void {
+    if (--chunk.users > 0) return;
+    const { among, key } = chunk;
+    const isFound = among.chunks.get(key) === chunk;
+    if (isFound && among.readers > 1) return buffers.rest(chunk, () => among.chunks.delete(key));
+    if (isFound) among.chunks.delete(key);
+    return buffers.recycle(chunk);
+  }
+
+  /** On the grid of its length, so that others who come to this place meet it there. */
+  function shareChunk(file: FileHandle, shared: Shared, whole: WholeFile, position: number): Taken {
+    const stride = buffers.strideBytes();
+    const start = position - (position % stride);
+    const key = `${start} ${stride}`;
+    const found = shared.chunks.get(key);
+    if (found) return { chunk: take(found), start, isJoined: true };
+    const length = Math.min(stride, whole.size - start);
+    const buffer = buffers.take(length);
+    const filled = fill(file, buffer, length, start);
+    const chunk: Chunk = { buffer, filled, users: 1, among: shared, key };
+    shared.chunks.set(key, chunk);
+    filled.catch(() => shared.chunks.get(key) === chunk && shared.chunks.delete(key));
+    return { chunk, start, isJoined: false };
   }
 
   return {
-    open(file) {
-      const buffers: (Buffer | undefined)[] = [];
-      let turn = 0;
-      let isReading = false;
-      let isClosed = false;
-      return {
-        /** Two buffers by turns: while one is being sent, the other fills. */
-        async read(position, maxBytes) {
-          if (isClosed) throw new Error('the reader is closed');
-          if (!isReading) reading++;
-          isReading = true;
-          turn = 1 - turn;
-          const length = Math.min(maxBytes, strideBytes());
-          const held = buffers[turn];
-          // Grown when needed, and shrunk when many have come since.
-          const fits = held !== undefined && held.length >= length && held.length <= 2 * strideBytes();
-          const buffer = fits ? held : Buffer.allocUnsafeSlow(length);
-          buffers[turn] = buffer;
-          const { bytesRead } = await file.read(buffer, 0, length, position);
-          if (bytesRead === 0) throw new Error(`the file ends at ${position}, before its blob does`);
-          return buffer.subarray(0, bytesRead);
-        },
-        close() {
-          if (isReading) reading--;
-          isReading = false;
-          isClosed = true;
-          buffers.length = 0;
-        },
-      };
+    open(file, whole) {
+      const shared = whole && join(whole);
+      return whole && shared
+        ? sharingReader({
+            chunkAt: (position) => shareChunk(file, shared, whole, position),
+            release,
+            onClose: () => leave(whole, shared),
+          })
+        : lonelyReader(file, buffers);
     },
   };
+}
+
+interface SharingReader {
+  chunkAt(position: number): Taken;
+  release(chunk: Chunk): void;
+  onClose(): void;
+}
+
+function sharingReader({ chunkAt, release, onClose }: SharingReader): PartialReader {
+  /** Of the last read and the one before. */
+  let held: Chunk[] = [];
+  let isClosed = false;
+
+  async function filledAt(position: number): Promise<Taken & { length: number }> {
+    for (;;) {
+      if (isClosed) throw closed();
+      const taken = chunkAt(position);
+      try {
+        return { ...taken, length: await taken.chunk.filled };
+      } catch (error) {
+        release(taken.chunk);
+        // Whoever began to read this may have left before it was there: that is no failure of ours.
+        if (!taken.isJoined) throw error;
+      }
+    }
+  }
+
+  return {
+    async read(position, maxBytes) {
+      if (held.length === 2) release(held.shift()!);
+      const { chunk, start, length } = await filledAt(position);
+      const at = position - start;
+      if (isClosed || at >= length) {
+        release(chunk);
+        throw isClosed ? closed() : tooShort(position);
+      }
+      held.push(chunk);
+      return chunk.buffer.subarray(at, Math.min(length, at + maxBytes));
+    },
+    close() {
+      if (isClosed) return;
+      isClosed = true;
+      held.forEach(release);
+      held = [];
+      onClose();
+    },
+  };
+}
+
+/** Two buffers by turns: while one is being sent, the other fills. */
+function lonelyReader(file: FileHandle, buffers: ReadBuffers<Chunk>): PartialReader {
+  const own: (Buffer | undefined)[] = [];
+  let turn = 0;
+  let isClosed = false;
+  return {
+    async read(position, maxBytes) {
+      if (isClosed) throw closed();
+      turn = 1 - turn;
+      const length = Math.min(maxBytes, buffers.strideBytes());
+      const held = own[turn];
+      // Grown when needed, and shrunk when many have come since.
+      const fits = held !== undefined && held.length >= length && held.length <= 4 * length;
+      if (held && !fits) buffers.give(held);
+      const buffer = fits ? held : buffers.take(length);
+      own[turn] = buffer;
+      const { bytesRead } = await file.read(buffer, 0, length, position);
+      if (bytesRead === 0) throw tooShort(position);
+      return buffer.subarray(0, bytesRead);
+    },
+    close() {
+      if (isClosed) return;
+      isClosed = true;
+      // Not for others: who reads what is still being written may be passing it on.
+      for (const buffer of own.splice(0)) if (buffer) buffers.forget(buffer);
+    },
+  };
+}
+
+async function fill(file: FileHandle, buffer: Buffer, length: number, start: number): Promise<number> {
+  for (let filled = 0; ;) {
+    const { bytesRead } = await file.read(buffer, filled, length - filled, start + filled);
+    filled += bytesRead;
+    if (filled === length || bytesRead === 0) return filled;
+  }
+}
+
+function closed(): Error {
+  return new Error('the reader is closed');
+}
+
+function tooShort(position: number): Error {
+  return new Error(`the file ends at ${position}, before its blob does`);
 }

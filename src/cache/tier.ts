@@ -11,7 +11,8 @@ export interface Content {
   readonly size: number;
   /**
    * At least one and at most `maxBytes` bytes from `position`, which is below `size`. Waits for what is still on its
-   * way. The buffer stays as it is until the second read after this one, so that one can be sent while the next fills.
+   * way. The buffer is for looking at alone, and stays as it is until the second read after this one or until this is
+   * closed, so that one can be sent while the next fills.
    */
   read(position: number, maxBytes: number): Promise<Buffer>;
   /** Never rejects, and may be called again. */

@@ -158,6 +158,8 @@ function createSink(response: ServerResponse, stallMs: number): Sink {
         if (error) leaving.reject(error);
         else leaving.resolve();
       });
+      // It has to wait for its client: until then it is the others' turn anyway.
+      if (response.writableLength > 0) sinceTurn = 0;
     },
     async end() {
       await waiting?.promise;

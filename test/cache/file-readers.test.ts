@@ -1,50 +1,152 @@
 import { open, writeFile } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
+import type { Test } from 'tap';
 import { createFileReaders } from '../../src/cache/file-readers.ts';
+import type { PartialReader } from '../../src/cache/tier.ts';
 import { noise } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
 
+const MiB = 1024 * 1024;
 const bytes = noise('a file', 3_000_000);
 
-void t.test('a few read in large strides, many in small ones, within the budget', async (t) => {
+async function fileOf(t: Test, content: Buffer | string = bytes): Promise<FileHandle> {
   const path = join(await temporaryFolder(t), 'file');
-  await writeFile(path, bytes);
+  await writeFile(path, content);
   const file = await open(path);
-  t.teardown(() => file.close());
-  const budget = 4 * 1024 * 1024;
-  const readers = createFileReaders(budget);
-  const first = readers.open(file);
-  t.equal((await first.read(0, bytes.length)).length, 1024 * 1024);
-  const others = Array.from({ length: 63 }, () => readers.open(file));
-  for (const reader of others) await reader.read(0, bytes.length);
-  const small = await first.read(100, bytes.length);
-  t.equal(small.length * 2 * 64, budget);
-  t.ok(small.equals(bytes.subarray(100, 100 + small.length)));
-  for (const reader of others) reader.close();
-  t.equal((await first.read(0, bytes.length)).length, 1024 * 1024, 'what is given back is used again');
+  t.teardown(() => file.close().catch(() => undefined));
+  return file;
+}
+
+/** A handle that says how much was read through it. */
+function counted(file: FileHandle) {
+  let readBytes = 0;
+  const counting = new Proxy(file, {
+    get(target, name) {
+      if (name !== 'read') return Reflect.get(target, name) as unknown;
+      return async (buffer: Buffer, at: number, length: number, position: number) => {
+        const result = await target.read(buffer, at, length, position);
+        readBytes += result.bytesRead;
+        return result;
+      };
+    },
+  });
+  return { file: counting, readBytes: () => readBytes };
+}
+
+async function whole(reader: PartialReader, from = 0, maxBytes = 100_000): Promise<Buffer> {
+  const found: Buffer[] = [];
+  for (let position = from; position < bytes.length;) {
+    const piece = await reader.read(position, maxBytes);
+    found.push(Buffer.from(piece));
+    position += piece.length;
+  }
+  return Buffer.concat(found);
+}
+
+void t.test('one alone reads in large strides', async (t) => {
+  const reader = createFileReaders(32 * MiB).open(await fileOf(t), { identity: 'a', size: bytes.length });
+  t.equal((await reader.read(0, bytes.length)).length, MiB);
 });
 
-void t.test('a buffer stays as it is until the second read after it', async (t) => {
-  const path = join(await temporaryFolder(t), 'file');
-  await writeFile(path, bytes);
-  const file = await open(path);
-  t.teardown(() => file.close());
-  const reader = createFileReaders(1024 * 1024).open(file);
-  const one = await reader.read(0, 1000);
-  const two = await reader.read(1000, 1000);
-  t.ok(one.equals(bytes.subarray(0, 1000)) && two.equals(bytes.subarray(1000, 2000)));
-  await reader.read(2000, 1000);
-  t.ok(two.equals(bytes.subarray(1000, 2000)));
+void t.test('a thousand, of as many files, have no more than the budget but for their smallest buffers', async (t) => {
+  const file = await fileOf(t);
+  const budget = 8 * MiB;
+  const readers = createFileReaders(budget);
+  const held = new Set<ArrayBufferLike>();
+  for (const isGrowing of [false, true]) {
+    for (let at = 0; at < 500; at++) {
+      const reader = readers.open(file, isGrowing ? undefined : { identity: `${at}`, size: bytes.length });
+      for (const position of [0, MiB]) {
+        const piece = await reader.read(position, bytes.length);
+        held.add(piece.buffer);
+        t.ok(piece.equals(bytes.subarray(position, position + piece.length)));
+      }
+    }
+  }
+  const heldBytes = [...held].reduce((sum, { byteLength }) => sum + byteLength, 0);
+  t.ok(heldBytes <= budget + 2 * 16 * 1024 * 1000, `${heldBytes} bytes`);
+});
+
+void t.test('what is given back is used again, and large once more', async (t) => {
+  const file = await fileOf(t);
+  const readers = createFileReaders(4 * MiB);
+  const some = Array.from({ length: 100 }, (_, at) => readers.open(file, { identity: `${at}`, size: bytes.length }));
+  for (const reader of some) await reader.read(0, bytes.length);
+  const small = await readers.open(file).read(0, bytes.length);
+  t.ok(small.length < 100_000, `${small.length} bytes`);
+  for (const reader of some) reader.close();
+  const large = await readers.open(file).read(0, bytes.length);
+  t.ok(large.length >= 256 * 1024, `${large.length} bytes`);
+});
+
+void t.test('a crowd has the disk read a file once, wherever each of them begins', async (t) => {
+  const { file, readBytes } = counted(await fileOf(t));
+  const readers = createFileReaders(32 * MiB);
+  const crowd = Array.from({ length: 50 }, () => readers.open(file, { identity: 'a', size: bytes.length }));
+  const read = await Promise.all(crowd.map((reader, at) => whole(reader, at * 1000, 70_000 + at)));
+  for (const [at, found] of read.entries()) t.ok(found.equals(bytes.subarray(at * 1000)));
+  t.equal(readBytes(), bytes.length);
+  for (const reader of crowd) reader.close();
+  const next = readers.open(file, { identity: 'a', size: bytes.length });
+  t.ok((await whole(next)).equals(bytes));
+  t.equal(readBytes(), 2 * bytes.length, 'nothing is kept of it when nobody reads it any more');
+});
+
+void t.test('a file of another identity is another file, and one that grows is nobody else’s', async (t) => {
+  const first = await fileOf(t);
+  const second = await fileOf(t, Buffer.alloc(bytes.length, 1));
+  const readers = createFileReaders(32 * MiB);
+  const size = bytes.length;
+  await readers.open(first, { identity: 'a', size }).read(0, 10);
+  t.same(await readers.open(second, { identity: 'b', size }).read(0, 3), Buffer.alloc(3, 1));
+  const one = await readers.open(second).read(0, 10);
+  const two = await readers.open(second).read(0, 10);
+  t.not(one.buffer, two.buffer);
+});
+
+void t.test(
+  'a buffer stays as it is until the second read after it, also for those who read it with others',
+  async (t) => {
+    const file = await fileOf(t);
+    const size = bytes.length;
+    // Room for the smallest buffers alone: what is not in use is used again at once.
+    for (const identity of [undefined, 'a']) {
+      const readers = createFileReaders(1);
+      const openOne = () => readers.open(file, identity === undefined ? undefined : { identity, size });
+      const [reader, other] = [openOne(), openOne()];
+      let last = await reader.read(0, 1000);
+      for (let position = 16_384; position < 40 * 16_384; position += 16_384) {
+        const next = await reader.read(position, 1000);
+        await other.read((position * 7) % 2_000_000, 1000);
+        t.ok(last.equals(bytes.subarray(position - 16_384, position - 15_384)));
+        t.ok(next.equals(bytes.subarray(position, position + 1000)));
+        last = next;
+      }
+    }
+  },
+);
+
+void t.test('who began to read a stretch leaves: those who wait for it get it all the same', async (t) => {
+  const [mine, theirs] = [await fileOf(t), await fileOf(t)];
+  const readers = createFileReaders(32 * MiB);
+  const size = bytes.length;
+  const leaving = readers.open(theirs, { identity: 'a', size });
+  const staying = readers.open(mine, { identity: 'a', size });
+  await theirs.close();
+  const [, stayed] = await Promise.allSettled([leaving.read(0, 1000), staying.read(0, 1000)]);
+  t.ok(stayed.status === 'fulfilled' && stayed.value.equals(bytes.subarray(0, 1000)));
 });
 
 void t.test('a file that ends too early, or a reader that is closed: an error, not silence', async (t) => {
-  const path = join(await temporaryFolder(t), 'file');
-  await writeFile(path, 'short');
-  const file = await open(path);
-  t.teardown(() => file.close());
-  const reader = createFileReaders(1024 * 1024).open(file);
-  await t.rejects(reader.read(5, 10), /ends at 5/);
-  reader.close();
-  await t.rejects(reader.read(0, 1), /closed/);
+  const file = await fileOf(t, 'short');
+  const readers = createFileReaders(MiB);
+  for (const whole of [undefined, { identity: 'a', size: 10 }]) {
+    const reader = readers.open(file, whole);
+    await t.rejects(reader.read(5, 10), /ends at 5/);
+    reader.close();
+    reader.close();
+    await t.rejects(reader.read(0, 1), /closed/);
+  }
 });

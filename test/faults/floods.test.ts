@@ -7,7 +7,7 @@ import t from 'tap';
 import type { Test } from 'tap';
 import { digestOf } from '../../src/oci/digest.ts';
 import { filesOf, hashDownload } from '../fixtures/downloads.ts';
-import { awaitFootprint, footprintOf, settled, untilLevel } from '../fixtures/footprint.ts';
+import { awaitFootprint, footprintOf, memoryHeld, settled, untilLevel } from '../fixtures/footprint.ts';
 import type { Footprint } from '../fixtures/footprint.ts';
 import { buildImage, noise } from '../fixtures/images.ts';
 import type { Content } from '../fixtures/images.ts';
@@ -31,6 +31,8 @@ interface Stage {
   /** Asked for by nobody yet. */
   readonly unseen: readonly Content[];
   footprint(): Promise<Footprint>;
+  /** As it was before: what it reaches, and what it has of the machine. */
+  isBack(t: Test): Promise<void>;
 }
 
 t.setTimeout(280_000);
@@ -54,15 +56,30 @@ async function start(t: Test): Promise<Stage> {
     upstreams: { up: { url: registry.url } },
     defaultUpstream: 'up',
     repositories: [{ name: 'here/*', hosted: true, push: ['anonymous'] }],
-    cache: { disk: { path: store }, memory: { maxSize: '8MiB', maxBlobSize: '64KiB' } },
+    cache: { disk: { path: store }, memory: { maxSize: '1MiB', maxBlobSize: '64KiB' } },
     limits: { sendStall: '5s', requestStall: '2s', headersTimeout: '2s', keepAlive: '5s' },
     log: { level: 'silent' },
   };
   await writeFile(config, JSON.stringify({ ...settings, log: { level: 'info' } }));
-  const serve = await startServe(t, { args: ['--config', config] });
+  const serve = await startServe(t, { args: ['--config', config], collects: true });
   const port = Number(new URL(serve.url).port);
   for (const blob of [large!, ...small]) await hashDownload(`${serve.url}/v2/up/team/x/blobs/${blob.digest}`);
-  return { serve, store, port, large: large!, small, unseen, footprint: () => footprintOf(serve.child.pid!) };
+  // Where it was: at work, with as many who do as they should. A server that has done nothing yet is smaller.
+  for (let round = 0; round < 3; round++) {
+    const crowd = Array.from({ length: 1000 }, (_, at) => `${serve.url}${pathOf([large!, ...small][at % 41]!)}`);
+    await Promise.all(crowd.map((url) => hashDownload(url)));
+  }
+  const footprint = () => footprintOf(serve.child.pid!);
+  const held = await memoryHeld(serve);
+  const { rssBytes } = await footprint();
+  const isBack = async (t: Test) => {
+    const heldNow = await memoryHeld(serve);
+    const rssNow = (await footprint()).rssBytes;
+    t.comment(JSON.stringify({ heldBefore: held, heldNow, rssBefore: rssBytes, rssNow }));
+    t.ok(heldNow <= held + 8 * MiB, `it reaches ${heldNow} bytes, ${held} before`);
+    t.ok(rssNow <= rssBytes + 32 * MiB, `it has ${rssNow} bytes of the machine, ${rssBytes} before`);
+  };
+  return { serve, store, port, large: large!, small, unseen, footprint, isBack };
 }
 
 /** Whoever still wants something gets it whole. */
@@ -134,6 +151,7 @@ void t.test('13. 15,000 clients and more that leave in the middle: nothing of th
   t.ok(levels.at(-1)! <= Math.max(...levels.slice(0, -1)), `the same again takes no more: ${levels.join(', ')} bytes`);
   await isServing(t, stage, [stage.large, ...stage.small, ...stage.unseen.slice(0, 100)]);
   t.same((await filesOf(stage.store)).unfinished, []);
+  await stage.isBack(t);
 });
 
 /** Sockets that ask for something and then do nothing more. */
@@ -165,6 +183,7 @@ void t.test('42. 1,000 clients that read nothing: others are served, and they ar
   t.comment(JSON.stringify({ fresh, levels }));
   t.ok(levels.at(-1)! <= Math.max(...levels.slice(0, -1)), `the same again takes no more: ${levels.join(', ')} bytes`);
   await isServing(t, stage, [large]);
+  await stage.isBack(t);
 });
 
 const head = (at: number) => `GET /v2/up/team/x/manifests/1 HTTP/1.1\r\nhost: x\r\nx-slow-${at}: `;
@@ -194,4 +213,5 @@ void t.test('42. 200 clients that write slowly: others push and pull, and they a
   t.ok(after.rssBytes < before.rssBytes + 60 * MiB, `${before.rssBytes} to ${after.rssBytes} bytes`);
   const status = await ask('GET', locations[0]!);
   t.equal(status.status, 204, 'an upload that was cut can be gone on with');
+  await stage.isBack(t);
 });
