@@ -143,8 +143,12 @@ async function certificateFor(paths: TlsPaths, { log, closers }: Context): Promi
   return certificate;
 }
 
-function logAnswer(log: Log, { error, status, ...answered }: Answered): void {
-  const line = { status, ...answered, ...(error !== undefined && { err: error }) };
+function logAnswer(log: Log, answered: Answered): void {
+  const isQuiet = answered.status < 400 && answered.error === undefined;
+  // Not so much as put together where nobody reads it.
+  if (isQuiet && !log.isLevelEnabled('info')) return;
+  const { error, status, ...rest } = answered;
+  const line = { status, ...rest, ...(error !== undefined && { err: error }) };
   if (status === 500) log.error(line, 'request');
   else if (error !== undefined && status < 400) log.warn(line, 'request broken off');
   else if (status > 500) log.warn(line, 'request');

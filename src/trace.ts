@@ -18,10 +18,19 @@ let otel: typeof Otel | undefined;
  * Spans are made through the API of OpenTelemetry where it is installed (an optional peer), and go where a NodeSDK that
  * was started before says (`NODE_OPTIONS=--import=./tracing.mjs`). Without either this costs nothing.
  *
- * @returns is the API there?
+ * @returns is there an SDK that they go to?
  */
 export async function openTracing(): Promise<boolean> {
-  otel = await import('@opentelemetry/api').catch(() => undefined);
+  const api = await import('@opentelemetry/api').catch(() => undefined);
+  const provider = api?.trace.getTracerProvider();
+  // The API alone stands in for an SDK that may come later, and makes spans of nothing.
+  const isThere = api && !(provider instanceof api.ProxyTracerProvider && !provider.getDelegateTracer('narrows'));
+  otel = isThere ? api : undefined;
+  return otel !== undefined;
+}
+
+/** Is anything written down of what is asked? */
+export function isTracing(): boolean {
   return otel !== undefined;
 }
 

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { traceIdOf } from '../trace.ts';
 import { loggable } from './route.ts';
 
@@ -37,27 +38,54 @@ export function describe(
   started: number,
   { user, error }: Known,
 ): Answered {
-  const said = (name: string) => response.getHeader(name) as string | undefined;
-  const platform = said('narrows-platform');
-  const view = said('narrows-view');
-  const cache = said('narrows-cache');
+  return {
+    ...answeredAs(request, response, {
+      id,
+      ms: Math.round(performance.now() - started),
+      isWhole: response.writableFinished,
+      bodyBytes: Number(response.getHeader('content-length') ?? 0),
+      said: saidOf(request, (name) => response.getHeader(name) as string | undefined),
+    }),
+    ...(user !== undefined && { user }),
+    ...(error !== undefined && { error }),
+  };
+}
+
+type Said = Pick<Answered, 'platform' | 'view' | 'cache' | 'trace'>;
+
+interface Ended {
+  readonly id: string;
+  readonly ms: number;
+  readonly isWhole: boolean;
+  /** Of what was to go out. */
+  readonly bodyBytes: number;
+  readonly said: Said;
+}
+
+export function answeredAs(
+  { method = '', url = '', socket }: IncomingMessage,
+  { statusCode: status }: ServerResponse,
+  { id, ms, isWhole, bodyBytes, said }: Ended,
+): Answered {
+  const bytes = isWhole && method !== 'HEAD' ? bodyBytes : 0;
+  return { id, method, url: loggable(url), status, ms, client: plainAddress(socket), isWhole, bytes, ...said };
+}
+
+function plainAddress({ remoteAddress = '' }: Socket): string {
+  return remoteAddress.startsWith('::ffff:') ? remoteAddress.replace(/^::ffff:(?=[0-9.]+$)/, '') : remoteAddress;
+}
+
+/** What a question and its answer say of themselves. */
+export function saidOf(request: IncomingMessage, header: (name: string) => string | undefined): Said {
+  const platform = header('narrows-platform');
+  const view = header('narrows-view');
+  const cache = header('narrows-cache');
   const trace = traceIdOf(request.headers['traceparent']);
   return {
-    id,
-    method: request.method ?? '',
-    url: loggable(request.url ?? ''),
-    status: response.statusCode,
-    ms: Math.round(performance.now() - started),
-    client: request.socket.remoteAddress?.replace(/^::ffff:(?=[0-9.]+$)/, '') ?? '',
-    isWhole: response.writableFinished,
-    bytes:
-      response.writableFinished && request.method !== 'HEAD' ? Number(response.getHeader('content-length') ?? 0) : 0,
     ...(platform !== undefined && { platform }),
     ...(view !== undefined && { view }),
     ...(cache !== undefined && { cache }),
-    ...(user !== undefined && { user }),
     ...(trace !== undefined && { trace }),
-    ...(error !== undefined && { error }),
   };
 }
 

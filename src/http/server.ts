@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { createServer as createHttpServer } from 'node:http';
 import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
@@ -6,26 +5,12 @@ import type { Server as SecureServer } from 'node:https';
 import { Server as NetServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { AddressLimits } from '../access/addresses.ts';
-import type { Identity } from '../access/identity.ts';
-import { withHops } from '../hops.ts';
-import { canonicalHost } from '../oci/host.ts';
-import type { PullRequest, Reply } from '../pull/request.ts';
-import { attributesOf, describe } from './answered.ts';
-import type { Answered, Known } from './answered.ts';
-import { askerOf } from './asker.ts';
-import { bodyOf, drain } from './body.ts';
-import { rawBadRequest, sendError } from './errors.ts';
-import { parsePushRoute } from './push-route.ts';
-import { parseRoute, parseTarget } from './route.ts';
-import type { Target } from './route.ts';
-import { createSender } from './send.ts';
-import type { Sender, StreamLimits } from './send.ts';
-import type { EndpointRules, Serving } from './serving.ts';
+import { createAnswering, isOut } from './answer.ts';
+import type { Answering, AnsweringOptions } from './answer.ts';
+import { rawBadRequest } from './errors.ts';
+import type { StreamLimits } from './send.ts';
 import { contextOf, tlsOptions } from './tls.ts';
 import type { Tls } from './tls.ts';
-import { serverSpan } from '../trace.ts';
-import { isTokenPath, tokenReply } from './token-route.ts';
 
 /** A place to listen at. */
 export interface Endpoint {
@@ -43,15 +28,9 @@ export interface EdgeLimits extends StreamLimits {
   readonly keepAliveMs: number;
 }
 
-export interface EdgeOptions {
+export interface EdgeOptions extends AnsweringOptions {
   readonly endpoints: readonly Endpoint[];
   readonly limits: EdgeLimits;
-  /** What this mirror calls itself in `Via`. */
-  readonly pseudonym: string;
-  readonly addresses: AddressLimits;
-  /** What answers now; asked once for each request. */
-  serving(): Serving;
-  onAnswered(answered: Answered): void;
 }
 
 export interface Edge {
@@ -62,11 +41,11 @@ export interface Edge {
 }
 
 export async function startEdge(options: EdgeOptions): Promise<Edge> {
-  const sender = createSender(options.limits);
+  const answer = createAnswering(options);
   const state: DrainState = { isDraining: false, closesIdle: false };
   const servers: Server[] = [];
   try {
-    for (const at of options.endpoints.keys()) servers.push(await listen(at, options, sender, state));
+    for (const at of options.endpoints.keys()) servers.push(await listen(at, options, answer, state));
   } catch (error) {
     for (const server of servers) server.close();
     throw error;
@@ -110,7 +89,7 @@ const backlog = 4096;
 const maxPipelined = 64;
 const lingerMs = 1000;
 
-async function listen(at: number, options: EdgeOptions, sender: Sender, state: DrainState): Promise<Server> {
+async function listen(at: number, options: EdgeOptions, answer: Answering, state: DrainState): Promise<Server> {
   const { limits } = options;
   const endpoint = options.endpoints[at]!;
   const settings = {
@@ -124,16 +103,22 @@ async function listen(at: number, options: EdgeOptions, sender: Sender, state: D
   };
   const answering = new WeakMap<Duplex, Set<ServerResponse>>();
   const handle = (request: IncomingMessage, response: ServerResponse) => {
+    const isGiven = !state.isDraining && answer.again(request, response, at);
+    if (isGiven && isOut(response)) return;
     const { socket } = request;
     const pipelined = answering.get(socket) ?? new Set();
     answering.set(socket, pipelined.add(response));
-    response.once('close', () => pipelined.delete(response));
+    response.once('close', () => {
+      pipelined.delete(response);
+      // A connection that was busy when the listener closed is idle now, and nobody will use it again.
+      if (state.closesIdle) server.closeIdleConnections();
+    });
     // No client sends so many questions ahead; one that does costs us what it never waits for.
-    if (pipelined.size > maxPipelined) return void socket.destroy();
+    const isTooMany = pipelined.size > maxPipelined;
+    if (isTooMany) socket.destroy();
+    if (isGiven || isTooMany) return;
     if (state.isDraining) response.setHeader('connection', 'close');
-    // A connection that was busy when the listener closed is idle now, and nobody will use it again.
-    response.once('close', () => state.closesIdle && server.closeIdleConnections());
-    return void answer(request, response, at, options, sender);
+    answer.anew(request, response, at);
   };
   const server = endpoint.tls ? secureServer(endpoint.tls, settings, handle) : createHttpServer(settings, handle);
   server.maxConnections = limits.maxConnections;
@@ -171,108 +156,4 @@ function secureServer(
   const server = createHttpsServer({ ...settings, ...secrets }, handle);
   tls.onRenewed((files) => server.setSecureContext(contextOf(files)));
   return server;
-}
-
-/** A request's life: who asks, what, the answer, and one line about it. */
-async function answer(
-  request: IncomingMessage,
-  response: ServerResponse,
-  at: number,
-  options: EdgeOptions,
-  sender: Sender,
-): Promise<void> {
-  const serving = options.serving();
-  response.once('close', serving.begin());
-  const started = performance.now();
-  const id = randomUUID();
-  const known: Known = {};
-  response.setHeader('docker-distribution-api-version', 'registry/2.0');
-  response.setHeader('x-request-id', id);
-  // Upstreams choose what is in here and what it is called: to a browser it is neither page nor script.
-  response.setHeader('x-content-type-options', 'nosniff');
-  response.setHeader('content-security-policy', "default-src 'none'; sandbox");
-  const span = serverSpan(request.method ?? '', request.headers);
-  response.once('close', () => {
-    const answered = describe(request, response, id, started, known);
-    options.onAnswered(answered);
-    span.end(attributesOf(answered), answered.status >= 500 ? answered.error : undefined);
-  });
-  try {
-    options.addresses.ask(request.socket.remoteAddress);
-    const { via } = request.headers;
-    await span.run(async () => {
-      const answering = withHops(via, options.pseudonym, () => reply(request, response, at, options, serving, known));
-      await sender.send(await answering, request, response);
-    });
-  } catch (error) {
-    known.error = error;
-    await drain(request, response);
-    sendError(error, request, response);
-  }
-}
-
-/** Who asks, and what: to read, or to write. */
-async function reply(
-  request: IncomingMessage,
-  response: ServerResponse,
-  at: number,
-  options: EdgeOptions,
-  serving: Serving,
-  known: Known,
-): Promise<Reply> {
-  const { method = '', headers } = request;
-  const { endpoints, access, tokens, pull, push } = serving;
-  const rules = endpoints[at]!;
-  const asker = askerOf(request, options.endpoints[at]!.tls !== undefined);
-  if (tokens && isTokenPath(request.url ?? '')) {
-    return tokenReply(tokens, request, asker, rules.upstream, options.limits.requestStallMs);
-  }
-  const target = parseTarget(request.url ?? '/');
-  const by = await access.identify(asker);
-  if (by.user !== undefined) known.user = by.user;
-  const route = parsePushRoute(method, target);
-  // Nobody reads what comes with a question, nor what comes after a wish for another protocol: the connection ends there.
-  if ((!route && hasBody(request)) || headers.upgrade !== undefined) response.setHeader('connection', 'close');
-  if (!route) return pull(parsePull(request, target, rules, by));
-  return push({
-    route,
-    by,
-    contentType: headers['content-type'] ?? '',
-    contentRange: headers['content-range'],
-    bytes: bytesOf(request),
-    body: bodyOf(request, options.limits.requestStallMs),
-  });
-}
-
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
-}
-
-function bytesOf(request: IncomingMessage): number | undefined {
-  const length = request.headers['content-length'];
-  if (length !== undefined) return Number(length);
-  return hasBody(request) ? undefined : 0;
-}
-
-function parsePull(request: IncomingMessage, target: Target, rules: EndpointRules, by: Identity): PullRequest {
-  const { headers, socket } = request;
-  const route = parseRoute(target);
-  const header = headers['narrows-platform'];
-  return {
-    route,
-    method: request.method === 'HEAD' ? 'HEAD' : 'GET',
-    accept: headers.accept,
-    by,
-    caller: {
-      pathSet: route.pathSet,
-      host: canonicalHost(headers.host ?? '')?.host,
-      listenerSet: rules.set,
-      header: Array.isArray(header) ? header.join(',') : header,
-      address: socket.remoteAddress,
-      userAgent: headers['user-agent'],
-    },
-    // Another mirror, which chooses among the platforms itself.
-    endpointView: headers['narrows-view'] === 'index' ? 'index' : rules.view,
-    endpointUpstream: rules.upstream,
-  };
 }

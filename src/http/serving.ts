@@ -4,6 +4,7 @@ import type { PlatformSet } from '../oci/platform.ts';
 import type { Pull } from '../pull/pull.ts';
 import type { EndpointView } from '../pull/request.ts';
 import type { Push } from '../push/push.ts';
+import type { Repeats } from './repeats.ts';
 
 /** What a listener says about those who come there. */
 export interface EndpointRules {
@@ -21,6 +22,7 @@ export interface Serving {
   readonly tokens: TokenService | undefined;
   readonly pull: Pull;
   readonly push: Push;
+  readonly repeats: Repeats;
   /** A request begins. @returns to be called when its answer has ended */
   begin(): () => void;
 }

@@ -144,8 +144,15 @@ export function createMetrics(): Metrics {
     'upstream',
   );
 
+  const answers = createSums(({ status, view, cache, platform }, count, bytes) => {
+    const label = platformLabel(platform);
+    sentBytes.inc({ cache, platform: label }, bytes);
+    requests.inc({ status, view, cache, platform: label }, count);
+  });
+
   let look: (() => Gauges) | undefined;
   function refresh(): void {
+    answers.tell();
     const found = look?.();
     if (!found) return;
     for (const { tier, bytes, maxBytes } of found.stores) {
@@ -171,9 +178,7 @@ export function createMetrics(): Metrics {
     },
     observe: (gauges) => void (look = gauges),
     answered({ status, view = 'none', cache = 'none', platform, ms, bytes }) {
-      const label = platformLabel(platform);
-      sentBytes.inc({ cache, platform: label }, bytes);
-      requests.inc({ status, view, cache, platform: label });
+      answers.add({ status, view, cache, platform }, bytes);
       seconds.observe(ms / 1000);
     },
     upstreamSent: (upstream, bytes) => upstreamBytes.inc({ upstream }, bytes),
@@ -198,6 +203,41 @@ export function createMetrics(): Metrics {
     tierAnswered: (tier, ms) => tierSeconds.observe({ tier }, ms / 1000),
     evicted: (tier, bytes) => evictedBytes.inc({ tier }, bytes),
     tierAvailable: (tier, isAvailable) => available.set({ tier }, isAvailable ? 1 : 0),
+  };
+}
+
+interface AnswerKind {
+  readonly status: number;
+  readonly view: string;
+  readonly cache: string;
+  readonly platform: string | undefined;
+}
+
+const maxKinds = 1000;
+
+/** Sums up answers of a kind until somebody looks: labels are looked up slowly, and there are few kinds. */
+function createSums(tellKind: (kind: AnswerKind, count: number, bytes: number) => void) {
+  const sums = new Map<string, { readonly kind: AnswerKind; count: number; bytes: number }>();
+
+  function tell(): void {
+    for (const { kind, count, bytes } of sums.values()) tellKind(kind, count, bytes);
+    sums.clear();
+  }
+
+  return {
+    tell,
+    add(kind: AnswerKind, bytes: number) {
+      const key = `${kind.status} ${kind.view} ${kind.cache} ${kind.platform}`;
+      const sum = sums.get(key);
+      if (sum) {
+        sum.count++;
+        sum.bytes += bytes;
+        return;
+      }
+      // Callers make up platforms.
+      if (sums.size >= maxKinds) tell();
+      sums.set(key, { kind, count: 1, bytes });
+    },
   };
 }
 

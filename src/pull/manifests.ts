@@ -24,6 +24,8 @@ export interface HeldManifest {
   readonly bytes: Buffer;
   readonly mediaType: string;
   readonly state: CacheState;
+  /** How long it is yet believed to be what the tag means, by which it was found. */
+  readonly freshForMs?: number;
   /** The index that it was narrowed from, where it was made here. */
   readonly narrowedFrom?: Digest;
 }

@@ -117,7 +117,9 @@ export function createPull(parts: PullParts): Pull {
       await requireRight(request.by, source, route);
       const reply = await answer(request, route, source, platforms?.set);
       noteDemand(request, source, platforms?.set);
-      return told(reply, headers);
+      // What is hosted here, or in part supplied by others, is there as soon as it was pushed, and no longer than that.
+      const isSettled = !source.isHosted && parts.rules.overlaysOf(source.key).length === 0;
+      return told({ ...reply, goodForMs: isSettled ? reply.goodForMs : 0 }, headers);
     } catch (error) {
       if (!(error instanceof NarrowsError)) throw error;
       // A refusal says too how the question was understood: most of all when that was the mistake.
@@ -211,7 +213,17 @@ function manifestReply(request: PullRequest, { view, manifest, index }: Viewed):
     // One URL has an answer for each platform and Accept: a cache in front must not mix them up.
     vary: 'Accept, Narrows-Platform, Narrows-View',
   };
-  return ok(headers, whole(request, manifest.bytes));
+  const isTag = request.route.kind === 'manifest' && request.route.reference.kind === 'tag';
+  const freshForMs = isTag ? ((index ?? manifest).freshForMs ?? 0) : Infinity;
+  return { ...ok(headers, whole(request, manifest.bytes)), goodForMs: goodFor(manifest.state, freshForMs) };
+}
+
+/** So long, nothing is looked at again: what was taken away elsewhere is seen after that. */
+const repeatMs = 1000;
+
+/** What is in memory is given as often as it is asked for. */
+function goodFor(state: string, freshForMs = Infinity): number {
+  return state === 'hit-memory' ? Math.min(repeatMs, freshForMs) : 0;
 }
 
 function blobReply(digest: string, state: string, body: Body): Reply {
@@ -223,7 +235,7 @@ function blobReply(digest: string, state: string, body: Body): Reply {
     'cache-control': 'private, max-age=31536000, immutable',
     'narrows-cache': state,
   };
-  return ok(headers, body);
+  return { ...ok(headers, body), goodForMs: goodFor(state) };
 }
 
 function listReply(request: PullRequest, { bytes, contentType, headers }: ListPage): Reply {

@@ -54,6 +54,8 @@ export interface Reply {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Body;
+  /** For so long, whoever has the same right and asks the same gets the same. */
+  readonly goodForMs?: number | undefined;
 }
 
 export type Body =

@@ -76,7 +76,11 @@ export function createTags({ records, rules, observer, now }: PullParts, manifes
       if (age < rules.missingMs) throw unknown(source, tag);
       return undefined;
     }
-    if (age < rules.freshMs(source.key, tag)) return manifests.byDigest(source, last.digest);
+    const freshForMs = rules.freshMs(source.key, tag) - age;
+    if (freshForMs > 0) {
+      const held = await manifests.byDigest(source, last.digest);
+      return held && { ...held, freshForMs };
+    }
     const isLeftAlone = last.troubledAtMs !== undefined && Math.abs(now() - last.troubledAtMs) < rules.staleMs;
     const held = isLeftAlone ? await manifests.byDigest(source, last.digest) : undefined;
     return held && { ...held, state: 'stale' };

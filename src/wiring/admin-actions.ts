@@ -8,6 +8,7 @@ import { contentKey } from '../cache/records.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
 import { NarrowsError } from '../errors.ts';
+import type { Repeats } from '../http/repeats.ts';
 import type { Log } from '../log.ts';
 import { parseImageName, parseRepositoryName } from '../oci/reference.ts';
 import { platformsOf } from './admin-api.ts';
@@ -18,7 +19,7 @@ import type { PullWork } from './pull-parts.ts';
 
 export interface ActionsWiring {
   /** What is so now. */
-  now(): { readonly config: Config; readonly work: PullWork; readonly access: Access };
+  now(): { readonly config: Config; readonly work: PullWork; readonly access: Access; readonly repeats: Repeats };
   readonly log: Log;
   clock(): number;
   /** Goes by another configuration; undefined where that is not for one process to say. */
@@ -106,6 +107,7 @@ export function createAdminActions({ now, log, clock, change, setLevel, signal }
         await memory.delete(digest);
         await disk.delete(digest);
       }
+      now().repeats.clear();
       log.info({ image: name, blobs: digests.length }, 'purged');
       return { image: name, digest: root, blobs: digests.length };
     },
@@ -147,7 +149,7 @@ export function openAdminActions(
   return createAdminActions({
     now() {
       const { work, serving } = generations.now();
-      return { config: generations.config(), work, access: serving.access };
+      return { config: generations.config(), work, access: serving.access, repeats: serving.repeats };
     },
     log,
     clock: now,

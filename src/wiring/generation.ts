@@ -1,4 +1,5 @@
 import { resolveSet } from '../config.ts';
+import { createRepeats } from '../http/repeats.ts';
 import type { EndpointRules, Serving } from '../http/serving.ts';
 import { openAccessParts } from './access-parts.ts';
 import type { Context } from './context.ts';
@@ -50,7 +51,12 @@ async function open(context: Context): Promise<{ work: PullWork; serving: Omit<S
   const push = openPush(context, work.storage);
   // Of several workers, the process that started them does it for all.
   if (!team) startKeeper(context, work);
-  return { work, serving: { endpoints, access, tokens, pull: work.pull, push } };
+  const repeats = createRepeats({
+    maxBytes: config.cache.memory.maxAnswers,
+    isByAddress: Object.keys(config.platforms.addresses).length > 0,
+    now: context.now,
+  });
+  return { work, serving: { endpoints, access, tokens, pull: work.pull, push, repeats } };
 }
 
 function countRunning() {

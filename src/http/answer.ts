@@ -1,0 +1,206 @@
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressLimits } from '../access/addresses.ts';
+import type { Identity } from '../access/identity.ts';
+import { withHops } from '../hops.ts';
+import { canonicalHost } from '../oci/host.ts';
+import type { PullRequest, Reply } from '../pull/request.ts';
+import { isTracing, serverSpan } from '../trace.ts';
+import { answeredAs, attributesOf, describe } from './answered.ts';
+import type { Answered, Known } from './answered.ts';
+import { askerOf } from './asker.ts';
+import { bodyOf, drain } from './body.ts';
+import { sendError } from './errors.ts';
+import { parsePushRoute } from './push-route.ts';
+import { writeAgain } from './repeats.ts';
+import type { Repeat } from './repeats.ts';
+import { parseRoute, parseTarget } from './route.ts';
+import type { Target } from './route.ts';
+import { createSender } from './send.ts';
+import type { Sender, StreamLimits } from './send.ts';
+import type { EndpointRules, Serving } from './serving.ts';
+import type { Tls } from './tls.ts';
+import { isTokenPath, tokenReply } from './token-route.ts';
+
+export interface AnsweringOptions {
+  readonly endpoints: readonly { readonly tls?: Tls | undefined }[];
+  readonly limits: StreamLimits & {
+    /** How long a client may be silent within what it sends. */
+    readonly requestStallMs: number;
+  };
+  /** What this mirror calls itself in `Via`. */
+  readonly pseudonym: string;
+  readonly addresses: AddressLimits;
+  /** What answers now; asked once for each request. */
+  serving(): Serving;
+  onAnswered(answered: Answered): void;
+}
+
+/** A request came, to the listener `at`. */
+export interface Answering {
+  /** Gives an answer that was given a moment ago; false where there is none. */
+  again(request: IncomingMessage, response: ServerResponse, at: number): boolean;
+  anew(request: IncomingMessage, response: ServerResponse, at: number): void;
+}
+
+/** Of every answer. Upstreams choose what is in one and what it is called: to a browser it is neither page nor script. */
+const everywhere = {
+  'docker-distribution-api-version': 'registry/2.0',
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; sandbox",
+};
+
+/** Answers requests: what has just been answered is given again, everything else is looked into. */
+export function createAnswering(options: AnsweringOptions): Answering {
+  const sender = createSender(options.limits);
+  // Who shows a certificate there is someone; others there are told like everyone, by the long way.
+  const tellsApart = options.endpoints.map(({ tls }) => tls?.files.clientCa !== undefined);
+  return {
+    again(request, response, at) {
+      // What is traced is told in full.
+      if (tellsApart[at] || isTracing()) return false;
+      const repeat = options.serving().repeats.find(request, at);
+      if (!repeat || !isWithinRate(request, options)) return false;
+      giveAgain(repeat, request, response, options);
+      return true;
+    },
+    anew: (request, response, at) =>
+      void answer({ request, response, at, id: randomUUID(), started: performance.now() }, options, sender),
+  };
+}
+
+/** Whoever is refused here is refused by the long way, in words. */
+function isWithinRate({ socket }: IncomingMessage, { addresses }: AnsweringOptions): boolean {
+  try {
+    addresses.ask(socket.remoteAddress);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Most often the kernel takes all of it at once, and there is nothing to wait for. */
+function giveAgain(
+  repeat: Repeat,
+  request: IncomingMessage,
+  response: ServerResponse,
+  { limits, onAnswered }: AnsweringOptions,
+): void {
+  const id = randomUUID();
+  writeAgain(repeat, id, response);
+  const tell = (ms: number, isWhole: boolean) =>
+    onAnswered(answeredAs(request, response, { id, ms, isWhole, bodyBytes: repeat.bodyBytes, said: repeat.said }));
+  if (isOut(response)) return tell(0, true);
+  const started = performance.now();
+  const timer = setTimeout(() => response.destroy(new Error('the client takes nothing')), limits.stallMs);
+  response.once('close', () => {
+    clearTimeout(timer);
+    tell(Math.round(performance.now() - started), response.writableFinished);
+  });
+}
+
+/** Is all of an answer that has been ended with the kernel? */
+export function isOut(response: ServerResponse): boolean {
+  return response.writableEnded && response.writableLength === 0;
+}
+
+interface Asked {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  /** The listener. */
+  readonly at: number;
+  readonly id: string;
+  readonly started: number;
+}
+
+/** A request's life: who asks, what, the answer, and one line about it. */
+async function answer(asked: Asked, options: AnsweringOptions, sender: Sender): Promise<void> {
+  const { request, response, at, id, started } = asked;
+  const serving = options.serving();
+  response.once('close', serving.begin());
+  const known: Known = {};
+  for (const [name, value] of Object.entries({ ...everywhere, 'x-request-id': id })) response.setHeader(name, value);
+  const span = serverSpan(request.method ?? '', request.headers);
+  response.once('close', () => {
+    const answered = describe(request, response, id, started, known);
+    options.onAnswered(answered);
+    span.end(attributesOf(answered), answered.status >= 500 ? answered.error : undefined);
+  });
+  try {
+    options.addresses.ask(request.socket.remoteAddress);
+    const { via } = request.headers;
+    await span.run(async () => {
+      const found = await withHops(via, options.pseudonym, () => reply(asked, options, serving, known));
+      void serving.repeats.note(request, at, found, everywhere);
+      await sender.send(found, request, response);
+    });
+  } catch (error) {
+    known.error = error;
+    await drain(request, response);
+    sendError(error, request, response);
+  }
+}
+
+/** Who asks, and what: to read, or to write. */
+async function reply(
+  { request, response, at }: Asked,
+  options: AnsweringOptions,
+  serving: Serving,
+  known: Known,
+): Promise<Reply> {
+  const { method = '', headers } = request;
+  const { endpoints, access, tokens, pull, push } = serving;
+  const rules = endpoints[at]!;
+  const asker = askerOf(request, options.endpoints[at]!.tls !== undefined);
+  if (tokens && isTokenPath(request.url ?? '')) {
+    return tokenReply(tokens, request, asker, rules.upstream, options.limits.requestStallMs);
+  }
+  const target = parseTarget(request.url ?? '/');
+  const by = await access.identify(asker);
+  if (by.user !== undefined) known.user = by.user;
+  const route = parsePushRoute(method, target);
+  // Nobody reads what comes with a question, nor what comes after a wish for another protocol: the connection ends there.
+  if ((!route && hasBody(request)) || headers.upgrade !== undefined) response.setHeader('connection', 'close');
+  if (!route) return pull(parsePull(request, target, rules, by));
+  return push({
+    route,
+    by,
+    contentType: headers['content-type'] ?? '',
+    contentRange: headers['content-range'],
+    bytes: bytesOf(request),
+    body: bodyOf(request, options.limits.requestStallMs),
+  });
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+}
+
+function bytesOf(request: IncomingMessage): number | undefined {
+  const length = request.headers['content-length'];
+  if (length !== undefined) return Number(length);
+  return hasBody(request) ? undefined : 0;
+}
+
+function parsePull(request: IncomingMessage, target: Target, rules: EndpointRules, by: Identity): PullRequest {
+  const { headers, socket } = request;
+  const route = parseRoute(target);
+  const header = headers['narrows-platform'];
+  return {
+    route,
+    method: request.method === 'HEAD' ? 'HEAD' : 'GET',
+    accept: headers.accept,
+    by,
+    caller: {
+      pathSet: route.pathSet,
+      host: canonicalHost(headers.host ?? '')?.host,
+      listenerSet: rules.set,
+      header: Array.isArray(header) ? header.join(',') : header,
+      address: socket.remoteAddress,
+      userAgent: headers['user-agent'],
+    },
+    // Another mirror, which chooses among the platforms itself.
+    endpointView: headers['narrows-view'] === 'index' ? 'index' : rules.view,
+    endpointUpstream: rules.upstream,
+  };
+}
