@@ -33,6 +33,14 @@ async function looks(mirror: TestMirror): Promise<number> {
   return Number(/^narrows_tag_age_seconds_count (\d+)$/m.exec(body.toString())?.[1] ?? 0);
 }
 
+/** Of the access log, but for what differs each time. */
+function lines({ log }: TestMirror): Record<string, unknown>[] {
+  return log.flatMap((line) => {
+    const { time: _, ms: __, id: ___, ...rest } = JSON.parse(line) as Record<string, unknown>;
+    return rest['msg'] === 'request' ? [rest] : [];
+  });
+}
+
 void t.test('repeats: what is given again is to the letter what is given by the long way', async (t) => {
   const { mirror: again } = await start(t);
   const { mirror: anew } = await start(t, { cache: { memory: { maxAnswers: 0 } } });
@@ -78,11 +86,6 @@ void t.test('repeats: what is given again is to the letter what is given by the 
     await until(() => lines(mirror).length === before + seen.length, 'the last line of the log');
     return { seen, log: lines(mirror).slice(before) };
   };
-  const lines = ({ log }: TestMirror) =>
-    log.flatMap((line) => {
-      const { time: _, ms: __, id: ___, ...rest } = JSON.parse(line) as Record<string, unknown>;
-      return rest['msg'] === 'request' ? [rest] : [];
-    });
   const [first, second] = [await seenOf(again), await seenOf(anew)];
   t.same(first.seen, second.seen);
   t.same(first.log, second.log);
