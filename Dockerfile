@@ -18,12 +18,12 @@ COPY config config
 COPY src src
 # What is compiled here need not be at each start. The store is the one place that is written to later.
 ENV NODE_COMPILE_CACHE=/narrows/.compiled
-RUN node src/main.ts --version && mkdir /data && chown 1000:1000 /data
+RUN node src/narrows.js --version && mkdir /data && chown 1000:1000 /data
 # By number: a cluster that refuses root has to see that it is none.
 USER 1000:1000
 VOLUME /data
 ENV NARROWS_CONFIG=/narrows/config/container.example.yaml
 EXPOSE 5000 5001
 HEALTHCHECK --interval=10s --timeout=3s CMD ["node", "-e", "fetch('http://127.0.0.1:5001/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["node", "src/main.ts"]
+ENTRYPOINT ["node", "src/narrows.js"]
 CMD ["serve"]

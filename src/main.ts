@@ -1,19 +1,4 @@
-#!/usr/bin/env node
-import { enableCompileCache, flushCompileCache } from 'node:module';
-import { homedir } from 'node:os';
-import { isAbsolute, join } from 'node:path';
-
-// Half of a start is reading the program's own text. The folder is the user's own: what lies there is run.
-try {
-  const { NODE_COMPILE_CACHE: given = '', XDG_CACHE_HOME: caches = '' } = process.env;
-  const folder = isAbsolute(given) ? given : join(isAbsolute(caches) ? caches : join(homedir(), '.cache'), 'narrows');
-  enableCompileCache(folder);
-} catch {
-  // A user without a home does without.
-}
-// A server that is killed one day has written it down long before.
-setTimeout(flushCompileCache, 5000).unref();
-const { run } = await import('./cli/program.ts');
+import { run } from './cli/program.ts';
 
 // A promise that nobody waits for is a mistake to be mended, and none that the pulls of others should pay for.
 process.on('unhandledRejection', (reason) => {

@@ -168,7 +168,7 @@ void t.test('systemd: the unit is one, and is shut in', async (t) => {
   t.match(unit, /^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
   const [, command = ''] = /^ExecStart=(.*)$/m.exec(unit)!;
   const [, script, ...args] = command.split(' ');
-  t.equal(script, '/opt/narrows/src/main.ts');
+  t.equal(script, '/opt/narrows/src/narrows.js');
   t.same(args, ['serve', '--config', '/etc/narrows/narrows.yaml', '--store', '/var/lib/narrows']);
   const analyze = await requireProgram(t, 'systemd-analyze');
   if (analyze === undefined) return;

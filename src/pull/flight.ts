@@ -5,7 +5,7 @@ import type { Blob, CacheState, Partial } from '../cache/tier.ts';
 import type { FlightAnswer, FlightOptions, FlightProgress, FlightReader, Landing } from './flight-options.ts';
 import { resuming, unlessAborted } from './resuming.ts';
 import { takeUp } from './take-up.ts';
-import { createWindow, slowest } from './window.ts';
+import { createWindow, slowest, worthKeeping } from './window.ts';
 
 /**
  * One download that any number of readers share. They follow the growing copy, not each other: the upstream sends at
@@ -135,14 +135,16 @@ export class Flight {
           signal: this.#abort.signal,
         });
       }
-      while (this.#writing) await this.#writing;
       if (!finish(this.#hash, this.#options.digest)) {
         this.#isWrong = true;
+        while (this.#writing) await this.#writing;
         await this.#options.onMismatch?.();
         throw new NarrowsError('upstreamUnusable', `The upstream's bytes are not those of ${this.#options.digest}.`);
       }
+      // The last byte is for the readers now: the copy may take longer.
       this.#headKnown.resolve();
       this.#verified.resolve();
+      while (this.#writing) await this.#writing;
       if (this.#isKept) await this.#partial?.commit(this.#options.digest).catch(this.#options.onTrouble);
     } catch (error) {
       this.#failure = error;
@@ -236,10 +238,8 @@ export class Flight {
   /** Brings the window down to its limit; false while what is in it is needed and nowhere else. */
   #trim(): boolean {
     const windowBytes = this.#options.windowBytes();
-    this.#window.trim(
-      windowBytes,
-      this.#isKept ? this.#flushed : Math.max(this.#flushed, slowest(this.#readers, this.#received, this.#size)),
-    );
+    if (this.#isKept) this.#window.trim(worthKeeping(this.#readers, this.#received, windowBytes), this.#flushed);
+    else this.#window.trim(windowBytes, Math.max(this.#flushed, slowest(this.#readers, this.#received, this.#size)));
     return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
   }
 

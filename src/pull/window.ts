@@ -66,8 +66,23 @@ export function createWindow(from = 0): Window {
   };
 }
 
+/** For those who come a moment later. */
+const recentBytes = 4 * 1024 * 1024;
+
+/** Of what is on the disk as well: what is young when it goes costs the runtime least. */
+export function worthKeeping(readers: Iterable<{ readonly position: number }>, received: number, maxBytes: number) {
+  return Math.min(maxBytes, Math.max(recentBytes, received - furthestBehind(readers)));
+}
+
+/** Where the reader is that has read least; beyond everything where there is none. */
+function furthestBehind(readers: Iterable<{ readonly position: number }>): number {
+  let furthest = Infinity;
+  for (const { position } of readers) if (position < furthest) furthest = position;
+  return furthest;
+}
+
 /** The place before which no reader needs anything. @throws NarrowsError where nobody may come to read it from its start */
 export function slowest(readers: Iterable<{ readonly position: number }>, received: number, size?: number): number {
-  if (size !== undefined) return Math.min(received, ...[...readers].map(({ position }) => position));
+  if (size !== undefined) return Math.min(received, furthestBehind(readers));
   throw new NarrowsError('upstreamUnusable', 'The upstream does not tell the size, and there is no disk to find out.');
 }

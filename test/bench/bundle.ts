@@ -15,7 +15,7 @@ export interface BundleFigures {
   readonly peakRssMiB: number;
 }
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const main = fileURLToPath(new URL('../../src/narrows.js', import.meta.url));
 const mib = 1024 * 1024;
 
 /**

@@ -1,79 +1,86 @@
-import { spawn } from 'node:child_process';
-import { hasProgram, startDockerRegistry, startNarrows, startNginx, startWorker, usageOf } from './processes.ts';
+import { load } from './load.ts';
+import type { Round } from './load.ts';
+import { median, startWorker } from './processes.ts';
 import type { Server } from './processes.ts';
+import type { Starter } from './servers.ts';
 import type { UpstreamOrder, UpstreamReady } from './upstream.ts';
 
-export interface CachedFigures {
+export interface CachedFigures extends Round {
   readonly load: string;
   readonly server: string;
-  /** Medians of the rounds. */
-  readonly requestsPerSecond: number;
-  readonly bytesPerSecond: number;
-  readonly cpuSecondsPerGb: number;
-  readonly cpuMsPerRequest: number;
-  readonly peakMiB: number;
-  /** Answers that were refusals, of all rounds. */
-  readonly refused: number;
-  /** The smallest and the largest round, by requests. */
+  /** The smallest and the largest round, by bytes. */
   readonly spread: readonly [number, number];
-  /** To what the peers do at it. */
+  /** Bytes in a second, over those of each of the others. */
   readonly ratios: Readonly<Record<string, number>>;
+}
+
+export interface CachedOptions {
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly servers: readonly Starter[];
+  /** The loads whose names it fits. */
+  readonly which: RegExp;
+  onStep(text: string): void;
 }
 
 interface Load {
   readonly name: string;
+  readonly bytes: number;
   readonly clients: number;
-  path(server: Server, digest: string): string;
+  readonly range?: string;
+  path(server: Server, ready: UpstreamReady): string;
 }
 
-const seconds = 5;
-/** As fast as it can; what is sent to another process has no infinity. */
-const fast = 1e15;
 const accept =
-  'application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json';
+  'Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json';
+const MiB = 2 ** 20;
 
-const manifests: Load[] = [
-  { name: 'manifest by tag', clients: 16, path: () => '/v2/library/x/manifests/1' },
-  {
-    name: 'the same, narrowed to a platform',
-    clients: 16,
-    path: ({ name }) => `${name === 'narrows' ? '/p/linux-arm64' : ''}/v2/library/x/manifests/1`,
-  },
-];
-
-function blobLoads(clients: readonly number[]): Load[] {
-  return clients.map((count) => ({
-    name: `${count} clients of a blob`,
-    clients: count,
-    path: (_, digest) => `/v2/library/x/blobs/${digest}`,
-  }));
+function manifest(name: string, path: Load['path']): Load {
+  return { name, bytes: 4096, clients: 16, path };
 }
 
-const sizes: [name: string, bytes: number, clients: number[]][] = [
-  ['64 MiB', 64 * 2 ** 20, [1, 16]],
-  ['1 MiB', 2 ** 20, [16]],
-  ['4 KiB', 4096, [16]],
+function blob(size: string, bytes: number, clients: number, range?: string): Load {
+  const who = clients === 1 ? '1 client' : `${clients} clients`;
+  const name = `${range ? `${range} of a` : 'a'} blob of ${size}, ${who}`;
+  return {
+    name,
+    bytes,
+    clients,
+    path: (_, { digests }) => `/v2/library/x/blobs/${digests[0]}`,
+    ...(range && { range }),
+  };
+}
+
+const loads: Load[] = [
+  manifest('a manifest by tag', () => '/v2/library/x/manifests/1'),
+  manifest(
+    'the same, narrowed',
+    ({ name }) => `${name.startsWith('narrows') ? '/p/linux-arm64' : ''}/v2/library/x/manifests/1`,
+  ),
+  manifest('a manifest by digest', (_, { image }) => `/v2/library/x/manifests/${image}`),
+  blob('4 KiB', 4096, 1),
+  blob('4 KiB', 4096, 16),
+  blob('4 KiB', 4096, 256),
+  blob('1 MiB', MiB, 16),
+  blob('64 MiB', 64 * MiB, 1),
+  blob('64 MiB', 64 * MiB, 16),
+  blob('64 MiB', 64 * MiB, 256),
+  blob('64 MiB', 64 * MiB, 16, '1 MiB'),
 ];
 
-/** What is cached, from narrows and from what people would take instead, by turns. Undefined where wrk is missing. */
-export async function benchCached(
-  rounds: number,
-  onStep: (text: string) => void,
-): Promise<CachedFigures[] | undefined> {
-  if (!hasProgram('wrk')) return undefined;
+/** What is cached, from narrows and from what people would take instead, by turns. */
+export async function benchCached(options: CachedOptions): Promise<CachedFigures[]> {
   const found: CachedFigures[] = [];
-  for (const [size, bytes, clients] of sizes) {
+  const wanted = loads.filter(({ name }) => options.which.test(name));
+  for (const bytes of new Set(wanted.map((one) => one.bytes))) {
     const upstream = startWorker<UpstreamOrder, UpstreamReady>('upstream.ts');
-    const { url, digest } = await upstream.ask({ bytes, bytesPerSecond: fast });
-    const servers = [await startNarrows(url)];
+    const ready = await upstream.ask({ bytes, blobs: 1, bytesPerSecond: 0 });
+    const servers: Server[] = [];
     try {
-      if (hasProgram('nginx')) servers.push(await startNginx(url));
-      if (hasProgram('docker-registry')) servers.push(await startDockerRegistry(url));
-      const loads = [...(size === '64 MiB' ? manifests : []), ...blobLoads(clients)];
-      for (const load of loads) {
-        const name = load.name.endsWith('blob') ? `${load.name} of ${size}` : load.name;
-        onStep(`${name} …`);
-        found.push(...(await byTurns({ ...load, name }, servers, digest, rounds)));
+      for (const start of options.servers) servers.push(await start(ready.url));
+      for (const one of wanted.filter((other) => other.bytes === bytes)) {
+        options.onStep(`${one.name} …`);
+        found.push(...(await byTurns(one, servers, ready, options)));
       }
     } finally {
       for (const server of servers) await server.stop();
@@ -84,71 +91,42 @@ export async function benchCached(
 }
 
 async function byTurns(
-  load: Load,
+  one: Load,
   servers: readonly Server[],
-  digest: string,
-  rounds: number,
+  ready: UpstreamReady,
+  { rounds, seconds }: CachedOptions,
 ): Promise<CachedFigures[]> {
+  // A MiB out of the middle.
+  const headers = one.range ? [accept, `Range: bytes=${32 * MiB}-${33 * MiB - 1}`] : [accept];
+  const run = (server: Server, forSeconds: number) =>
+    load(server, one.path(server, ready), { clients: one.clients, seconds: forSeconds, headers });
   const measured = new Map(servers.map((server) => [server, [] as Round[]]));
-  for (const server of servers) await run(server, load, digest, 1);
+  for (const server of servers) await run(server, 2);
   for (let round = 0; round < rounds; round++) {
-    for (const server of servers) measured.get(server)!.push(await run(server, load, digest, seconds));
+    for (const server of servers) measured.get(server)!.push(await run(server, seconds));
   }
-  const figures = servers.map((server) => summary(load, server, measured.get(server)!));
-  return figures.map((one) => ({
-    ...one,
-    ratios: Object.fromEntries(
-      figures
-        .filter((other) => other !== one)
-        .map((other) => [other.server, one.requestsPerSecond / other.requestsPerSecond]),
-    ),
-  }));
+  const figures = servers.map((server) => summary(one.name, server, measured.get(server)!));
+  return figures.map((figure) => ({ ...figure, ratios: ratiosOf(figure, figures) }));
 }
 
-interface Round {
-  readonly requestsPerSecond: number;
-  readonly bytesPerSecond: number;
-  readonly cpuSeconds: number;
-  readonly seconds: number;
-  readonly refused: number;
+function ratiosOf(figure: Omit<CachedFigures, 'ratios'>, all: readonly Omit<CachedFigures, 'ratios'>[]) {
+  const others = all.filter((other) => other !== figure);
+  // Of small answers the requests are what counts: heads differ in length.
+  const by = figure.bytesPerSecond / figure.requestsPerSecond < MiB / 2 ? 'requestsPerSecond' : 'bytesPerSecond';
+  return Object.fromEntries(others.map((other) => [other.server, figure[by] / other[by]]));
 }
 
-async function run(server: Server, load: Load, digest: string, forSeconds: number): Promise<Round> {
-  const before = usageOf(server.pid).cpuSeconds;
-  const url = server.url + load.path(server, digest);
-  const args = ['-t1', `-c${load.clients}`, `-d${forSeconds}s`, '--timeout', '60s', '-H', `Accept: ${accept}`, url];
-  const child = spawn('wrk', args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  let out = '';
-  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-  await new Promise((resolve) => child.once('exit', resolve));
-  const [, requests = '0', took = '1'] = /(\d+) requests in ([\d.]+)(?:s|m)/.exec(out) ?? [];
-  const [, amount = '0', unit = 'B'] = /Transfer\/sec:\s+([\d.]+)(B|KB|MB|GB)/.exec(out) ?? [];
-  const scale = { B: 1, KB: 2 ** 10, MB: 2 ** 20, GB: 2 ** 30 }[unit as 'B'];
-  return {
-    requestsPerSecond: Number(requests) / Number(took),
-    bytesPerSecond: Number(amount) * scale,
-    cpuSeconds: usageOf(server.pid).cpuSeconds - before,
-    seconds: Number(took),
-    refused: Number(/Non-2xx or 3xx responses: (\d+)/.exec(out)?.[1] ?? 0),
-  };
-}
-
-function median(numbers: readonly number[]): number {
-  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? 0;
-}
-
-function summary({ name }: Load, server: Server, rounds: readonly Round[]): Omit<CachedFigures, 'ratios'> {
-  const rates = rounds.map((round) => round.requestsPerSecond).toSorted((a, b) => a - b);
+function summary(name: string, server: Server, rounds: readonly Round[]): Omit<CachedFigures, 'ratios'> {
+  const middle = (of: (round: Round) => number) => median(rounds.map(of));
+  const rates = rounds.map((round) => round.bytesPerSecond).toSorted((one, other) => one - other);
   return {
     load: name,
     server: server.name,
-    requestsPerSecond: median(rates),
-    bytesPerSecond: median(rounds.map((round) => round.bytesPerSecond)),
-    cpuSecondsPerGb: median(rounds.map((round) => round.cpuSeconds / ((round.bytesPerSecond * round.seconds) / 1e9))),
-    cpuMsPerRequest: median(
-      rounds.map((round) => (1000 * round.cpuSeconds) / (round.requestsPerSecond * round.seconds)),
-    ),
-    peakMiB: usageOf(server.pid).peakMiB,
+    requestsPerSecond: middle((round) => round.requestsPerSecond),
+    bytesPerSecond: middle((round) => round.bytesPerSecond),
+    cpuSecondsPerGb: middle((round) => round.cpuSecondsPerGb),
+    cpuMsPerRequest: middle((round) => round.cpuMsPerRequest),
+    rssMiB: Math.max(...rounds.map((round) => round.rssMiB)),
     refused: rounds.reduce((sum, round) => sum + round.refused, 0),
     spread: [rates[0] ?? 0, rates.at(-1) ?? 0],
   };

@@ -1,6 +1,7 @@
 import type { HerdOrder, HerdResult } from './herd-clients.ts';
-import { hasDockerRegistry, startDockerRegistry, startNarrows, startWorker, usageOf } from './processes.ts';
+import { startWorker, usageOf } from './processes.ts';
 import type { Server } from './processes.ts';
+import type { Starter } from './servers.ts';
 import type { UpstreamCount, UpstreamOrder, UpstreamReady } from './upstream.ts';
 
 export interface HerdFigures {
@@ -22,15 +23,14 @@ const bytesPerSecond = 50_000_000;
 /** Many clients at once want one blob that is not here: how often is the upstream asked, and what does it cost? */
 export async function benchHerd(
   clients: number,
-  only: string | undefined,
+  starts: readonly Starter[],
   onStep: (text: string) => void,
 ): Promise<HerdFigures[]> {
   const upstream = startWorker<UpstreamOrder | 'count', UpstreamReady & UpstreamCount>('upstream.ts');
-  const { url, digest } = await upstream.ask({ bytes: blobBytes, bytesPerSecond });
+  const { url, digests } = await upstream.ask({ bytes: blobBytes, blobs: 1, bytesPerSecond });
+  const digest = digests[0]!;
   const figures: HerdFigures[] = [];
-  const peers = hasDockerRegistry() && only !== 'narrows' ? [startDockerRegistry] : [];
-  const servers = [startNarrows, ...peers];
-  for (const start of servers) {
+  for (const start of starts) {
     const server = await start(url);
     onStep(`${server.name}: ${clients} clients of one cold blob of 32 MiB, upstream at 50 MB/s …`);
     figures.push(await measure(server, digest, clients, () => upstream.ask('count')));

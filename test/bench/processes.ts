@@ -27,28 +27,45 @@ export function startWorker<Order, Result>(file: string): Worker<Order, Result> 
   return {
     ask: (order) =>
       new Promise((resolve, reject) => {
-        child.once('message', (message) => resolve(message as Result));
-        child.once('exit', () => reject(new Error(`${file} ended`)));
+        const ended = () => reject(new Error(`${file} ended`));
+        child.once('exit', ended);
+        child.once('message', (message) => {
+          child.off('exit', ended);
+          resolve(message as Result);
+        });
         child.send(order as object);
       }),
     stop: () => void child.kill(),
   };
 }
 
-export function hasDockerRegistry(): boolean {
-  return spawnSync('sh', ['-c', 'command -v docker-registry']).status === 0;
+export interface NarrowsOptions {
+  readonly workers?: number;
+  /** A store that outlives it. */
+  readonly store?: string;
 }
 
-export async function startNarrows(upstreamUrl: string): Promise<Server> {
-  const store = await mkdtemp(join(tmpdir(), 'narrows-bench-'));
+export async function startNarrows(upstreamUrl: string, { workers, store }: NarrowsOptions = {}): Promise<Server> {
+  const folder = store ?? (await mkdtemp(join(tmpdir(), 'narrows-bench-')));
   const port = await freePort();
-  const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
-  const args = ['serve', '--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--store', store];
+  const main = fileURLToPath(new URL('../../src/narrows.js', import.meta.url));
+  const args = ['serve', '--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--store', folder];
+  if (workers !== undefined) args.push('--workers', String(workers));
   const child = spawn(process.execPath, [main, ...args, '--upstream', `docker.io=${upstreamUrl}`], {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: { ...process.env, NARROWS_LOG_LEVEL: 'warn' },
   });
-  return serverOf('narrows', child, port, store);
+  const name = workers === undefined ? 'narrows' : `narrows, ${workers} workers`;
+  return serverOf(name, child, port, store === undefined ? folder : undefined);
+}
+
+/** What else is called a registry mirror: `{upstream}`, `{port}` and `{store}` in its command are filled in. */
+export async function startPeer(name: string, command: string, upstreamUrl: string): Promise<Server> {
+  const store = await mkdtemp(join(tmpdir(), 'peer-bench-'));
+  const port = await freePort();
+  const filled = { upstream: upstreamUrl, port: String(port), store };
+  const line = command.replaceAll(/\{(upstream|port|store)\}/g, (_, key: keyof typeof filled) => filled[key]);
+  return serverOf(name, spawn('sh', ['-c', `exec ${line}`], { stdio: ['ignore', 'ignore', 'inherit'] }), port, store);
 }
 
 /** Debian's docker-registry (distribution 2.8) as a pull-through proxy: the mirror that most people have. */
@@ -64,8 +81,8 @@ export async function startDockerRegistry(upstreamUrl: string): Promise<Server> 
   return serverOf('docker-registry', child, port, store);
 }
 
-/** Debian's nginx as a cache for everything, one process that works, in the way that is fastest on loopback. */
-export async function startNginx(upstreamUrl: string): Promise<Server> {
+/** Debian's nginx as a cache for everything, one process that works; without sendfile it is faster on loopback. */
+export async function startNginx(upstreamUrl: string, how: 'buffers' | 'sendfile' = 'buffers'): Promise<Server> {
   const store = await mkdtemp(join(tmpdir(), 'nginx-bench-'));
   const port = await freePort();
   const file = join(store, 'nginx.conf');
@@ -74,7 +91,8 @@ export async function startNginx(upstreamUrl: string): Promise<Server> {
     `daemon off; worker_processes 1; pid ${store}/pid; error_log /dev/null; user root;
 events { worker_connections 4096; }
 http {
-  access_log off; sendfile off; output_buffers 2 1m; tcp_nodelay on; keepalive_requests 1000000;
+  access_log off; ${how === 'sendfile' ? 'sendfile on; tcp_nopush on;' : 'sendfile off; output_buffers 2 1m;'} tcp_nodelay on;
+  keepalive_requests 1000000;
   proxy_cache_path ${store}/cache levels=1:2 keys_zone=blobs:10m max_size=10g use_temp_path=off;
   upstream registry { server ${new URL(upstreamUrl).host}; keepalive 64; }
   server {
@@ -89,29 +107,20 @@ http {
 `,
   );
   const child = spawn('nginx', ['-c', file], { stdio: 'ignore' });
-  const server = await serverOf('nginx proxy_cache', child, port, store);
-  // What works is a child of the process that was started.
-  const [worker = child.pid!] = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')
-    .trim()
-    .split(' ')
-    .map(Number);
-  return {
-    ...server,
-    pid: worker,
-    async stop() {
-      const ended = new Promise((resolve) => child.once('exit', resolve));
-      child.kill('SIGTERM');
-      await ended;
-      await rm(store, { recursive: true, force: true });
-    },
-  };
+  return serverOf(how === 'sendfile' ? 'nginx, sendfile' : 'nginx', child, port, store, 'SIGTERM');
 }
 
 export function hasProgram(name: string): boolean {
   return spawnSync('sh', ['-c', `command -v ${name}`]).status === 0;
 }
 
-async function serverOf(name: string, child: ChildProcess, port: number, store: string): Promise<Server> {
+async function serverOf(
+  name: string,
+  child: ChildProcess,
+  port: number,
+  store: string | undefined,
+  signal: NodeJS.Signals = 'SIGKILL',
+): Promise<Server> {
   await answers(port);
   return {
     name,
@@ -119,11 +128,21 @@ async function serverOf(name: string, child: ChildProcess, port: number, store: 
     pid: child.pid!,
     async stop() {
       const ended = new Promise((resolve) => child.once('exit', resolve));
-      child.kill('SIGKILL');
+      const others = familyOf(child.pid!).slice(1);
+      child.kill(signal);
       await ended;
-      await rm(store, { recursive: true, force: true });
+      for (const pid of others) end(pid);
+      if (store !== undefined) await rm(store, { recursive: true, force: true });
     },
   };
+}
+
+function end(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended with the process that started it.
+  }
 }
 
 async function freePort(): Promise<number> {
@@ -146,11 +165,46 @@ async function answers(port: number): Promise<void> {
   throw new Error(`nothing listens at port ${port}`);
 }
 
-/** Of a process, as the kernel counts: resident memory now and at its peak, and the processor time it used. */
-export function usageOf(pid: number): { rssMiB: number; peakMiB: number; cpuSeconds: number } {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const kib = (name: string) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0);
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  const ticks = Number(stat[11]) + Number(stat[12]);
-  return { rssMiB: kib('VmRSS') / 1024, peakMiB: kib('VmHWM') / 1024, cpuSeconds: ticks / 100 };
+/** A process and all that it started. */
+function familyOf(pid: number): number[] {
+  const children = read(`/proc/${pid}/task/${pid}/children`).trim().split(' ').filter(Boolean).map(Number);
+  return [pid, ...children.flatMap(familyOf)];
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+export interface Usage {
+  readonly rssMiB: number;
+  readonly peakMiB: number;
+  readonly cpuSeconds: number;
+}
+
+/** Of a server and its workers, as the kernel counts: memory now and at its peak, and the processor time it used. */
+export function usageOf(pid: number): Usage {
+  const all = familyOf(pid).map((one) => {
+    const status = read(`/proc/${one}/status`);
+    const kib = (name: string) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0);
+    const stat = read(`/proc/${one}/stat`).split(') ')[1]?.split(' ') ?? [];
+    return {
+      rssMiB: kib('VmRSS') / 1024,
+      peakMiB: kib('VmHWM') / 1024,
+      cpuSeconds: (Number(stat[11] ?? 0) + Number(stat[12] ?? 0)) / 100,
+    };
+  });
+  const sum = (of: (one: Usage) => number) => all.reduce((total, one) => total + of(one), 0);
+  return {
+    rssMiB: sum((one) => one.rssMiB),
+    peakMiB: sum((one) => one.peakMiB),
+    cpuSeconds: sum((one) => one.cpuSeconds),
+  };
+}
+
+export function median(numbers: readonly number[]): number {
+  return numbers.toSorted((one, other) => one - other)[Math.floor(numbers.length / 2)] ?? 0;
 }

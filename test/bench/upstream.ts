@@ -4,12 +4,16 @@ import { blobOf, startRegistry } from '../fixtures/registry.ts';
 
 export interface UpstreamOrder {
   readonly bytes: number;
+  readonly blobs: number;
+  /** 0 for as fast as it can. */
   readonly bytesPerSecond: number;
 }
 
 export interface UpstreamReady {
   readonly url: string;
-  readonly digest: string;
+  readonly digests: readonly string[];
+  /** Of an index with two platforms. */
+  readonly image: string;
 }
 
 export interface UpstreamCount {
@@ -25,9 +29,19 @@ process.on('message', (message: UpstreamOrder | 'count') => {
     registry.forget();
     return;
   }
-  const blob = blobOf(noise('bench', message.bytes));
-  registry.blobBytesPerSecond = message.bytesPerSecond;
-  registry.put('library/x', blob);
-  registry.putImage('library/x', '1', buildImage({ platforms: ['linux/amd64', 'linux/arm64'], seed: 'bench' }));
-  process.send!({ url: registry.url, digest: blob.digest } satisfies UpstreamReady);
+  const blobs = Array.from({ length: message.blobs }, (_, at) => blobOf(bytesOf(`bench ${at}`, message.bytes)));
+  registry.blobBytesPerSecond = message.bytesPerSecond || Infinity;
+  for (const blob of blobs) registry.put('library/x', blob);
+  const image = buildImage({ platforms: ['linux/amd64', 'linux/arm64'], seed: 'bench' });
+  registry.putImage('library/x', '1', image);
+  const digests = blobs.map(({ digest }) => digest);
+  process.send!({ url: registry.url, digests, image: image.index.digest } satisfies UpstreamReady);
 });
+
+const pieceBytes = 64 * 2 ** 20;
+
+/** Noise takes long to make: what is large is the same again. */
+function bytesOf(seed: string, length: number): Buffer {
+  const piece = noise(seed, Math.min(length, pieceBytes));
+  return length <= pieceBytes ? piece : Buffer.alloc(length, piece);
+}

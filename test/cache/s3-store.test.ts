@@ -211,7 +211,7 @@ void t.test('the package is missing: the start says how to get it', async (t) =>
   }
   await writeFile(join(folder, 'narrows.yaml'), `cache: { s3: { bucket: ${bucket} } }`);
   const args = [
-    'src/main.ts',
+    'src/narrows.js',
     'serve',
     '--config',
     'narrows.yaml',

@@ -13,7 +13,7 @@ import { runCommand } from '../fixtures/process.ts';
 import { startRegistry } from '../fixtures/registry.ts';
 import { sign } from '../fixtures/synthetic.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const main = fileURLToPath(new URL('../../src/narrows.js', import.meta.url));
 const kills = 20;
 const images = ['one', 'two', 'three'].map((seed) => ({
   seed,

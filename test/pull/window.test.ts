@@ -1,5 +1,5 @@
 import t from 'tap';
-import { createWindow } from '../../src/pull/window.ts';
+import { createWindow, worthKeeping } from '../../src/pull/window.ts';
 import type { Window } from '../../src/pull/window.ts';
 import { noise } from '../fixtures/images.ts';
 
@@ -122,5 +122,16 @@ void t.test('window: empty pieces are no trouble', (t) => {
   t.equal(window.read(30, 1), undefined);
   window.trim(0, 30);
   t.equal(window.bytes, 0);
+  t.end();
+});
+
+void t.test('window: what no reader waits for goes, but for a little, and never more than the limit stays', (t) => {
+  const MiB = 1024 * 1024;
+  const at = (...positions: number[]) => positions.map((position) => ({ position: position * MiB }));
+  t.equal(worthKeeping(at(90, 50), 100 * MiB, 64 * MiB), 50 * MiB);
+  t.equal(worthKeeping(at(90, 10), 100 * MiB, 64 * MiB), 64 * MiB);
+  t.equal(worthKeeping(at(99), 100 * MiB, 64 * MiB), 4 * MiB);
+  t.equal(worthKeeping(at(99), 100 * MiB, MiB), MiB);
+  t.equal(worthKeeping([], 100 * MiB, 64 * MiB), 4 * MiB);
   t.end();
 });

@@ -78,7 +78,7 @@ void t.test('offline, nothing is looked at', async (t) => {
 
 void t.test('warm --watch stays, and ends when it is asked to', async (t) => {
   const { registry, config, check } = await prepare(t);
-  const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+  const main = fileURLToPath(new URL('../../src/narrows.js', import.meta.url));
   const args = [
     'warm',
     'app:1',
@@ -115,7 +115,7 @@ void t.test('an interrupt ends what is under way, and the next run goes on', asy
   registry.putImage('library/large', '1', large);
   registry.blobBytesPerSecond = 3_000_000;
   const config = await settings();
-  const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+  const main = fileURLToPath(new URL('../../src/narrows.js', import.meta.url));
   const args = ['warm', 'large:1', '--platform', 'linux/arm64', '--config', config];
   const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   let printed = '';

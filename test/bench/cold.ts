@@ -1,0 +1,75 @@
+import type { HerdOrder, HerdResult } from './herd-clients.ts';
+import { median, startWorker } from './processes.ts';
+import type { Server } from './processes.ts';
+import type { Starter } from './servers.ts';
+import type { UpstreamOrder, UpstreamReady } from './upstream.ts';
+
+export interface ColdFigures {
+  readonly upstream: string;
+  readonly server: string;
+  readonly firstByteMs: number;
+  readonly seconds: number;
+  readonly spread: readonly [number, number];
+  /** Throughput, over that of each of the others. */
+  readonly ratios: Readonly<Record<string, number>>;
+}
+
+const blobBytes = 64 * 2 ** 20;
+const speeds: [name: string, bytesPerSecond: number][] = [
+  ['at 50 MB/s', 50_000_000],
+  ['as fast as it can', 0],
+];
+
+/** One client of a blob that is not here, beside the same from the upstream itself. Each round has a blob of its own. */
+export async function benchCold(
+  rounds: number,
+  starts: readonly Starter[],
+  onStep: (text: string) => void,
+): Promise<ColdFigures[]> {
+  const figures: ColdFigures[] = [];
+  for (const [name, bytesPerSecond] of speeds) {
+    onStep(`a blob of 64 MiB that is not here, the upstream ${name} …`);
+    const upstream = startWorker<UpstreamOrder, UpstreamReady>('upstream.ts');
+    const { url, digests } = await upstream.ask({ bytes: blobBytes, blobs: rounds + 1, bytesPerSecond });
+    const servers: Server[] = [{ name: 'direct', url, pid: 0, stop: () => Promise.resolve() }];
+    const client = startWorker<HerdOrder, HerdResult>('herd-clients.ts');
+    const found = new Map<Server, HerdResult[]>();
+    try {
+      for (const start of starts) servers.push(await start(url));
+      for (const [round, digest] of digests.entries()) {
+        for (const server of servers) {
+          const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashes: false };
+          const result = await client.ask(order);
+          // The first is for warming up.
+          if (round > 0) found.set(server, [...(found.get(server) ?? []), result]);
+        }
+      }
+    } finally {
+      client.stop();
+      for (const server of servers) await server.stop();
+      upstream.stop();
+    }
+    figures.push(...summary(name, found));
+  }
+  return figures;
+}
+
+function summary(upstream: string, found: ReadonlyMap<Server, readonly HerdResult[]>): ColdFigures[] {
+  const all = [...found].map(([server, results]) => {
+    const took = results.map(({ seconds }) => seconds).toSorted((one, other) => one - other);
+    if (results.some(({ right }) => right !== 1)) throw new Error(`${server.name} did not answer whole`);
+    return {
+      upstream,
+      server: server.name,
+      firstByteMs: median(results.map(({ lastFirstByteMs }) => lastFirstByteMs)),
+      seconds: median(took),
+      spread: [took[0] ?? 0, took.at(-1) ?? 0] as const,
+    };
+  });
+  return all.map((one) => ({
+    ...one,
+    ratios: Object.fromEntries(
+      all.filter((other) => other !== one).map((other) => [other.server, other.seconds / one.seconds]),
+    ),
+  }));
+}

@@ -1,0 +1,27 @@
+import { hasProgram, startDockerRegistry, startNarrows, startNginx, startPeer } from './processes.ts';
+import type { Server } from './processes.ts';
+
+/** Starts a mirror of an upstream. */
+export type Starter = (upstreamUrl: string) => Promise<Server>;
+
+/**
+ * narrows first, and what is installed of what people would take instead.
+ *
+ * @param peers as `name=command`
+ * @param only of these the one that is called so; `without` that one
+ */
+export function starters(peers: readonly string[], only: string | undefined, without?: string): Starter[] {
+  const all: [name: string, program: string, Starter][] = [
+    ['narrows', 'sh', (url) => startNarrows(url)],
+    ['nginx', 'nginx', (url) => startNginx(url)],
+    ['nginx, sendfile', 'nginx', (url) => startNginx(url, 'sendfile')],
+    ['docker-registry', 'docker-registry', startDockerRegistry],
+    ...peers.map((peer): [string, string, Starter] => {
+      const [name = peer] = peer.split('=', 1);
+      return [name, 'sh', (url) => startPeer(name, peer.slice(name.length + 1), url)];
+    }),
+  ];
+  return all.flatMap(([name, program, start]) =>
+    hasProgram(program) && (only === undefined || only === name) && name !== without ? [start] : [],
+  );
+}
