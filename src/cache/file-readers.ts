@@ -82,7 +82,7 @@ export function createFileReaders(budgetBytes: number): FileReaders {
 
   /** On the grid of its length, so that others who come to this place meet it there. */
   function shareChunk(file: FileHandle, shared: Shared, whole: WholeFile, position: number): Taken {
-    const stride = buffers.strideBytes();
+    const stride = buffers.strideBytes(shared.readers);
     const start = position - (position % stride);
     const key = `${start} ${stride}`;
     const found = shared.chunks.get(key);
@@ -166,12 +166,12 @@ function lonelyReader(file: FileHandle, buffers: ReadBuffers<Chunk>): PartialRea
     async read(position, maxBytes) {
       if (isClosed) throw closed();
       turn = 1 - turn;
-      const length = Math.min(maxBytes, buffers.strideBytes());
+      const length = Math.min(maxBytes, buffers.strideBytes(1));
       const held = own[turn];
       // Grown when needed, and shrunk when many have come since.
       const fits = held !== undefined && held.length >= length && held.length <= 4 * length;
-      if (held && !fits) buffers.give(held);
-      const buffer = fits ? held : buffers.take(length);
+      if (held && !fits) buffers.returned(held);
+      const buffer = fits ? held : buffers.borrow(length);
       own[turn] = buffer;
       const { bytesRead } = await file.read(buffer, 0, length, position);
       if (bytesRead === 0) throw tooShort(position);
@@ -181,7 +181,7 @@ function lonelyReader(file: FileHandle, buffers: ReadBuffers<Chunk>): PartialRea
       if (isClosed) return;
       isClosed = true;
       // Not for others: who reads what is still being written may be passing it on.
-      for (const buffer of own.splice(0)) if (buffer) buffers.forget(buffer);
+      for (const buffer of own.splice(0)) if (buffer) buffers.returned(buffer);
     },
   };
 }

@@ -1,3 +1,5 @@
+import { createSlab } from './slab.ts';
+
 /** The smallest stride, two of which each reader may have, whatever the budget. */
 const minStrideBytes = 16 * 1024;
 const maxStrideBytes = 1024 * 1024;
@@ -6,93 +8,79 @@ interface Held {
   readonly buffer: Buffer;
 }
 
-/** Buffers out of one budget: in use, resting with content that may be wanted again, or free. */
+/** Buffers out of one budget: in use, or resting with content that may be wanted again. */
 export interface ReadBuffers<T extends Held> {
-  /** How much to read at once, as there is room now: a power of two. */
-  strideBytes(): number;
+  /** How much to read at once, as there is room now: a power of two. @param readers of the same, who follow each other */
+  strideBytes(readers: number): number;
   /** At least that long. */
   take(bytes: number): Buffer;
-  /** What is not in use, and will not be found again, is for the next who takes one. */
-  give(buffer: Buffer): void;
+  /** Nobody uses it now, or looks for what is in it. */
   recycle(holder: T): void;
-  /** Gone for good: someone may still look at it. */
-  forget(buffer: Buffer): void;
   /** Nobody uses it now. The one that has rested longest goes first where there is no room. */
   rest(holder: T, onGone: () => void): void;
   /** It is used again. */
   wake(holder: T): void;
+  /** The same for a buffer that its user makes for itself, and that nobody else is given. */
+  borrow(bytes: number): Buffer;
+  returned(buffer: Buffer): void;
 }
 
-/**
- * New buffers of a megabyte are slow: the kernel clears each of their pages at first use. So those that were used are
- * used again, as far as the budget allows.
- */
 export function createReadBuffers<T extends Held>(budgetBytes: number): ReadBuffers<T> {
+  const slab = createSlab({ bytes: budgetBytes, minBytes: minStrideBytes, maxBytes: maxStrideBytes });
   const resting = new Map<T, () => void>();
-  const free = new Map<number, Buffer[]>();
+  /** Beyond the budget: the smallest, for those who have come when all of it was in use. */
+  const beyond = new Set<Buffer>();
   let usedBytes = 0;
-  let restingBytes = 0;
-  let freeBytes = 0;
 
-  /** Leaves room for so many bytes, as far as that can be had; a buffer of that length which went for it is returned. */
   function makeRoom(length: number): Buffer | undefined {
-    const isTight = () => usedBytes + restingBytes + freeBytes + length > budgetBytes;
-    for (const [others, buffers] of free) {
-      while (isTight() && buffers.pop()) freeBytes -= others;
-    }
     for (const [holder, onGone] of resting) {
-      if (!isTight()) return undefined;
       resting.delete(holder);
-      restingBytes -= holder.buffer.length;
       onGone();
-      if (holder.buffer.length === length) return holder.buffer;
+      give(holder.buffer);
+      const buffer = slab.take(length);
+      if (buffer) return buffer;
     }
     return undefined;
   }
 
-  function wake(holder: T): void {
-    if (!resting.delete(holder)) return;
-    restingBytes -= holder.buffer.length;
-    usedBytes += holder.buffer.length;
+  function give(buffer: Buffer): void {
+    if (!beyond.delete(buffer)) slab.give(buffer);
   }
 
-  function give(buffer: Buffer): void {
-    usedBytes -= buffer.length;
-    if (usedBytes + restingBytes + freeBytes + buffer.length > budgetBytes) return;
-    const others = free.get(buffer.length) ?? [];
-    free.set(buffer.length, others);
-    others.push(buffer);
-    freeBytes += buffer.length;
+  function wake(holder: T): void {
+    if (resting.delete(holder)) usedBytes += holder.buffer.length;
   }
 
   return {
-    strideBytes() {
+    strideBytes(readers) {
       // An eighth of what is left each time: the first of a crowd leave room for those who come after them.
       const share = Math.max(0, budgetBytes - usedBytes) / 8;
-      return Math.max(minStrideBytes, Math.min(maxStrideBytes, powerOfTwoWithin(share)));
+      // Many who read the same are apart by as much as each of them is sent at once, and all that is to stay here.
+      const step = (2 * budgetBytes) / readers;
+      return Math.max(minStrideBytes, Math.min(maxStrideBytes, powerOfTwoWithin(Math.min(share, step))));
     },
     take(bytes) {
       const length = Math.max(minStrideBytes, powerOfTwoAround(bytes));
-      const spare = free.get(length)?.pop();
-      if (spare) freeBytes -= length;
-      const buffer = spare ?? makeRoom(length) ?? Buffer.allocUnsafeSlow(length);
+      const found = slab.take(length) ?? makeRoom(length);
+      const buffer = found ?? Buffer.allocUnsafeSlow(length);
+      if (!found) beyond.add(buffer);
       usedBytes += length;
       return buffer;
     },
-    give,
     recycle(holder) {
-      wake(holder);
+      if (!resting.delete(holder)) usedBytes -= holder.buffer.length;
       give(holder.buffer);
-    },
-    forget(buffer) {
-      usedBytes -= buffer.length;
     },
     rest(holder, onGone) {
       usedBytes -= holder.buffer.length;
-      restingBytes += holder.buffer.length;
       resting.set(holder, onGone);
     },
     wake,
+    borrow(bytes) {
+      usedBytes += bytes;
+      return Buffer.allocUnsafeSlow(bytes);
+    },
+    returned: (buffer) => void (usedBytes -= buffer.length),
   };
 }
 

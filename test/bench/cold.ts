@@ -38,7 +38,7 @@ export async function benchCold(
       for (const start of starts) servers.push(await start(url));
       for (const [round, digest] of digests.entries()) {
         for (const server of servers) {
-          const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashes: false };
+          const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashing: 0 };
           const result = await client.ask(order);
           // The first is for warming up.
           if (round > 0) found.set(server, [...(found.get(server) ?? []), result]);

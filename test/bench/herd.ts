@@ -49,7 +49,7 @@ async function measure(
   const herd = startWorker<HerdOrder, HerdResult>('herd-clients.ts');
   await count();
   const before = usageOf(server.pid);
-  const result = await herd.ask({ url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients });
+  const result = await herd.ask({ url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients, hashing: 20 });
   const after = usageOf(server.pid);
   herd.stop();
   const { gets, heads } = await count();

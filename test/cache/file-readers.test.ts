@@ -54,6 +54,7 @@ void t.test('a thousand, of as many files, have no more than the budget but for 
   const file = await fileOf(t);
   const budget = 8 * MiB;
   const readers = createFileReaders(budget);
+  /** Slices of the one budget, and those beyond it. */
   const held = new Set<ArrayBufferLike>();
   for (const isGrowing of [false, true]) {
     for (let at = 0; at < 500; at++) {
