@@ -1,10 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NarrowsError } from '../errors.ts';
 import type { Blob } from '../cache/tier.ts';
 import type { Reply } from '../pull/request.ts';
 import { parseRange } from './range.ts';
 import type { ByteRange } from './range.ts';
+import { createTurns } from './turns.ts';
+import type { Turns } from './turns.ts';
 
 export interface StreamLimits {
   /** How long a client may take nothing before it is cut off. */
@@ -16,6 +17,8 @@ export interface Sender {
 }
 
 export function createSender({ stallMs }: StreamLimits): Sender {
+  const turns = createTurns(turnBytes);
+
   async function sendBlob(blob: Blob, reply: Reply, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const range = rangeOf(request, reply, blob.size);
     if (range === 'unsatisfiable') {
@@ -34,7 +37,7 @@ export function createSender({ stallMs }: StreamLimits): Sender {
 
   /** The one loop that bytes leave by: while a chunk is being sent, the next is read. */
   async function pump(blob: Blob, { start, end }: ByteRange, response: ServerResponse): Promise<void> {
-    const sink = createSink(response, stallMs);
+    const sink = createSink(response, stallMs, turns);
     // The last byte waits for the verdict: a client must never take a wrong blob for a whole one.
     const until = blob.verified ? end : end + 1;
     for (let position = start; position < until;) {
@@ -65,7 +68,7 @@ export function createSender({ stallMs }: StreamLimits): Sender {
         if (body.kind === 'size') return endEmpty(response, reply, body.size);
         if (body.kind === 'bytes') {
           writeHead(response, reply, body.bytes.length);
-          const sink = createSink(response, stallMs);
+          const sink = createSink(response, stallMs, turns);
           await sink.write(body.bytes);
           await sink.end();
         }
@@ -107,11 +110,8 @@ function isNotModified(reply: Reply, request: IncomingMessage): boolean {
   return known.split(',').some((entry) => entry.trim().replace(/^W\//, '') === etag || entry.trim() === '*');
 }
 
-/**
- * As long as a socket takes what it is given, nothing makes the loop go on to the next: a thousand readers of what is
- * in memory would each be given megabytes before a new one is so much as heard.
- */
-const turnBytes = 128 * 1024;
+/** What all responses together hand to their sockets before whoever else knocks is heard. */
+const turnBytes = 1024 * 1024;
 
 interface Sink {
   /** Resolves when the chunk before this one has left; rejects when the client is gone or takes nothing. */
@@ -123,12 +123,11 @@ interface Sink {
  * A response as something to wait for. "Drained" alone does not do: a client that leaves never drains, and the
  * waiting would never end.
  */
-function createSink(response: ServerResponse, stallMs: number): Sink {
+function createSink(response: ServerResponse, stallMs: number, turns: Turns): Sink {
   const gone = Promise.withResolvers<never>();
   gone.promise.catch(() => undefined);
   let waiting: PromiseWithResolvers<void> | undefined;
   let isTaking = true;
-  let sinceTurn = 0;
   const leave = (error: Error) => {
     gone.reject(error);
     waiting?.reject(error);
@@ -143,10 +142,7 @@ function createSink(response: ServerResponse, stallMs: number): Sink {
   return {
     async write(chunk) {
       await waiting?.promise;
-      if ((sinceTurn += chunk.length) > turnBytes) {
-        sinceTurn = 0;
-        await nextTurn();
-      }
+      await turns.take(chunk.length);
       if (response.destroyed) await gone.promise;
       const leaving = Promise.withResolvers<void>();
       leaving.promise.catch(() => undefined);
@@ -158,8 +154,6 @@ function createSink(response: ServerResponse, stallMs: number): Sink {
         if (error) leaving.reject(error);
         else leaving.resolve();
       });
-      // It has to wait for its client: until then it is the others' turn anyway.
-      if (response.writableLength > 0) sinceTurn = 0;
     },
     async end() {
       await waiting?.promise;

@@ -1,5 +1,5 @@
 import type { HerdOrder, HerdResult } from './herd-clients.ts';
-import { median, startWorker } from './processes.ts';
+import { median, settleDisk, startWorker } from './processes.ts';
 import type { Server } from './processes.ts';
 import type { Starter } from './servers.ts';
 import type { UpstreamOrder, UpstreamReady } from './upstream.ts';
@@ -15,6 +15,8 @@ export interface ColdFigures {
 }
 
 const blobBytes = 64 * 2 ** 20;
+/** Rounds that are not counted. */
+const warmUps = 3;
 const speeds: [name: string, bytesPerSecond: number][] = [
   ['at 50 MB/s', 50_000_000],
   ['as fast as it can', 0],
@@ -30,7 +32,7 @@ export async function benchCold(
   for (const [name, bytesPerSecond] of speeds) {
     onStep(`a blob of 64 MiB that is not here, the upstream ${name} …`);
     const upstream = startWorker<UpstreamOrder, UpstreamReady>('upstream.ts');
-    const { url, digests } = await upstream.ask({ bytes: blobBytes, blobs: rounds + 1, bytesPerSecond });
+    const { url, digests } = await upstream.ask({ bytes: blobBytes, blobs: rounds + warmUps, bytesPerSecond });
     const servers: Server[] = [{ name: 'direct', url, pid: 0, stop: () => Promise.resolve() }];
     const client = startWorker<HerdOrder, HerdResult>('herd-clients.ts');
     const found = new Map<Server, HerdResult[]>();
@@ -39,9 +41,9 @@ export async function benchCold(
       for (const [round, digest] of digests.entries()) {
         for (const server of servers) {
           const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashing: 0 };
+          settleDisk();
           const result = await client.ask(order);
-          // The first is for warming up.
-          if (round > 0) found.set(server, [...(found.get(server) ?? []), result]);
+          if (round >= warmUps) found.set(server, [...(found.get(server) ?? []), result]);
         }
       }
     } finally {

@@ -1,5 +1,5 @@
 import type { HerdOrder, HerdResult } from './herd-clients.ts';
-import { startWorker, usageOf } from './processes.ts';
+import { settleDisk, startWorker, usageOf } from './processes.ts';
 import type { Server } from './processes.ts';
 import type { Starter } from './servers.ts';
 import type { UpstreamCount, UpstreamOrder, UpstreamReady } from './upstream.ts';
@@ -48,6 +48,7 @@ async function measure(
 ): Promise<HerdFigures> {
   const herd = startWorker<HerdOrder, HerdResult>('herd-clients.ts');
   await count();
+  settleDisk();
   const before = usageOf(server.pid);
   const result = await herd.ask({ url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients, hashing: 20 });
   const after = usageOf(server.pid);

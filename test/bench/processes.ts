@@ -110,6 +110,11 @@ http {
   return serverOf(how === 'sendfile' ? 'nginx, sendfile' : 'nginx', child, port, store, 'SIGTERM');
 }
 
+/** What others have written is on the disk: whoever is measured next does not wait for it. */
+export function settleDisk(): void {
+  spawnSync('sync');
+}
+
 export function hasProgram(name: string): boolean {
   return spawnSync('sh', ['-c', `command -v ${name}`]).status === 0;
 }
