@@ -87,7 +87,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
       }
       books?.used(digest);
       if (verified.get(digest) === whole.identity) {
-        return fileBlob(file, readers.open(file, whole), whole.size, undefined);
+        return fileBlob(file, readers.open(file, shared(digest, whole)), whole.size, undefined);
       }
       // Opened now: a file that is taken away meanwhile must not look like a wrong one to who is reading it.
       const again = await openIfThere(fileOf(digest)).catch(() => undefined);
@@ -95,7 +95,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
         await file.close();
         return undefined;
       }
-      return fileBlob(file, readers.open(file, whole), whole.size, verifyOnce(digest, whole, again));
+      return fileBlob(file, readers.open(file, shared(digest, whole)), whole.size, verifyOnce(digest, whole, again));
     },
 
     async has(digest) {
@@ -224,7 +224,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
       await file.close();
       throw new Error(`${digest} was replaced while it was read`);
     }
-    const blob = fileBlob(file, readers.open(file, whole), whole.size, undefined);
+    const blob = fileBlob(file, readers.open(file, shared(digest, whole)), whole.size, undefined);
     try {
       if (await verify(blob, digest)) {
         verified.set(digest, whole.identity);
@@ -238,6 +238,11 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
   }
 
   return tier;
+}
+
+/** A digest is one file: what others read of it is the same, whatever the file system says of numbers and times. */
+function shared(digest: Digest, { size, identity }: WholeFile): WholeFile {
+  return { size, identity: `${digest} ${identity}` };
 }
 
 async function wholeOf(file: FileHandle): Promise<WholeFile> {

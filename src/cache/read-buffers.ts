@@ -73,7 +73,9 @@ export function createReadBuffers<T extends Held>(budgetBytes: number): ReadBuff
     },
     rest(holder, onGone) {
       usedBytes -= holder.buffer.length;
-      resting.set(holder, onGone);
+      // Beyond the budget nothing stays that nobody uses.
+      if (beyond.delete(holder.buffer)) onGone();
+      else resting.set(holder, onGone);
     },
     wake,
     borrow(bytes) {

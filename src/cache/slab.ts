@@ -22,13 +22,20 @@ export function createSlab({ bytes, minBytes, maxBytes }: SlabOptions): Slab {
   for (let length = minBytes; length <= maxBytes; length *= 2) free.set(length, []);
   let memory: Buffer | undefined;
 
-  /** Not before it is needed; and then the kernel gives pages only as they are used. */
+  /** Not before it is needed; and then the kernel gives pages only as they are used. A machine may have less than that. */
   function allocate(): Buffer {
+    const whole = bytes - (bytes % minBytes);
+    let found: Buffer;
+    try {
+      found = Buffer.allocUnsafeSlow(whole);
+    } catch {
+      return Buffer.alloc(0);
+    }
     let start = 0;
     for (let length = maxBytes; length >= minBytes; length /= 2) {
-      for (; start + length <= bytes; start += length) free.get(length)!.push(start);
+      for (; start + length <= whole; start += length) free.get(length)!.push(start);
     }
-    return Buffer.allocUnsafeSlow(start);
+    return found;
   }
 
   function place(length: number): number | undefined {
@@ -52,7 +59,8 @@ export function createSlab({ bytes, minBytes, maxBytes }: SlabOptions): Slab {
       let bytesFree = length;
       for (; bytesFree < maxBytes; bytesFree *= 2) {
         const places = free.get(bytesFree)!;
-        const other = start ^ bytesFree;
+        // In numbers, not in bits: those end at 32.
+        const other = (start / bytesFree) % 2 === 0 ? start + bytesFree : start - bytesFree;
         const at = places.indexOf(other);
         if (at < 0) break;
         // With its other half it is one again.

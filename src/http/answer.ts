@@ -92,7 +92,13 @@ function giveAgain(
     onAnswered(answeredAs(request, response, { id, ms, isWhole, bodyBytes: repeat.bodyBytes, said: repeat.said }));
   if (isOut(response)) return tell(0, true);
   const started = performance.now();
-  const timer = setTimeout(() => response.destroy(new Error('the client takes nothing')), limits.stallMs);
+  let timer: NodeJS.Timeout | undefined;
+  const watch = () => {
+    timer = setTimeout(() => response.destroy(new Error('the client takes nothing')), limits.stallMs);
+  };
+  // Until then another answer is under way there, which is watched itself.
+  if (response.socket) watch();
+  else response.once('socket', watch);
   response.once('close', () => {
     clearTimeout(timer);
     tell(Math.round(performance.now() - started), response.writableFinished);
@@ -130,8 +136,9 @@ async function answer(asked: Asked, options: AnsweringOptions, sender: Sender): 
     options.addresses.ask(request.socket.remoteAddress);
     const { via } = request.headers;
     await span.run(async () => {
+      const note = serving.repeats.noting();
       const found = await withHops(via, options.pseudonym, () => reply(asked, options, serving, known));
-      void serving.repeats.note(request, at, found, everywhere);
+      void note(request, at, found, everywhere);
       await sender.send(found, request, response);
     });
   } catch (error) {

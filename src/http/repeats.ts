@@ -31,14 +31,22 @@ export interface RepeatsOptions {
  */
 export interface Repeats {
   find(request: IncomingMessage, at: number): Repeat | undefined;
-  /**
-   * @param at the listener that was asked
-   * @param headers of every answer, beside those of this one
-   */
-  note(request: IncomingMessage, at: number, reply: Reply, headers: Readonly<Record<string, string>>): Promise<void>;
+  /** Before an answer is looked for; what is found is noted unless something has been cleared meanwhile. */
+  noting(): Note;
   /** Something that answers may have said is no longer so. */
   clear(): void;
 }
+
+/**
+ * @param at the listener that was asked
+ * @param headers of every answer, beside those of this one
+ */
+export type Note = (
+  request: IncomingMessage,
+  at: number,
+  reply: Reply,
+  headers: Readonly<Record<string, string>>,
+) => Promise<void>;
 
 /** Larger bodies go out by themselves; smaller ones in one piece with their heads. */
 const maxTextBytes = 16 * 1024;
@@ -59,6 +67,8 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
         })
       : undefined;
 
+  let cleared = 0;
+
   function keyOf({ method, url, rawHeaders, socket }: IncomingMessage, at: number): string {
     // No line break can be in any of them.
     const asked = `${at} ${method} ${url}\n${rawHeaders.join('\n')}`;
@@ -72,25 +82,32 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
       return entry && Math.abs(now() - entry.notedAtMs) < entry.goodForMs ? entry : undefined;
     },
 
-    async note(request, at, reply, headers) {
-      if (!entries || !reply.goodForMs || !isPlain(request)) return;
-      const notedAtMs = now();
-      const bodyBytes = lengthOf(reply);
-      if (bodyBytes > maxBodyBytes) return;
-      const bytes = await bytesOf(reply);
-      const head = { ...headers, ...reply.headers, 'content-length': String(bodyBytes) };
-      entries.set(keyOf(request, at), {
-        status: reply.status,
-        head: Object.entries(head).flat(),
-        body: bytes.length > maxTextBytes ? bytes : bytes.toString('latin1'),
-        bodyBytes: bytes.length,
-        said: saidOf(request, (name) => reply.headers[name]),
-        notedAtMs,
-        goodForMs: reply.goodForMs,
-      });
+    noting() {
+      const before = cleared;
+      return async (request, at, reply, headers) => {
+        if (!entries || !reply.goodForMs || !isPlain(request)) return;
+        const notedAtMs = now();
+        const bodyBytes = lengthOf(reply);
+        if (bodyBytes > maxBodyBytes) return;
+        const bytes = await bytesOf(reply);
+        if (cleared !== before) return;
+        const head = { ...headers, ...reply.headers, 'content-length': String(bodyBytes) };
+        entries.set(keyOf(request, at), {
+          status: reply.status,
+          head: Object.entries(head).flat(),
+          body: bytes.length > maxTextBytes ? bytes : bytes.toString('latin1'),
+          bodyBytes: bytes.length,
+          said: saidOf(request, (name) => reply.headers[name]),
+          notedAtMs,
+          goodForMs: reply.goodForMs,
+        });
+      };
     },
 
-    clear: () => entries?.clear(),
+    clear() {
+      cleared++;
+      entries?.clear();
+    },
   };
 }
 

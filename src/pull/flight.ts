@@ -3,7 +3,7 @@ import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
 import type { Blob, CacheState, Partial } from '../cache/tier.ts';
 import type { FlightAnswer, FlightOptions, FlightProgress, FlightReader, Landing } from './flight-options.ts';
-import { resuming, unlessAborted } from './resuming.ts';
+import { resuming, tooLong, unlessAborted } from './resuming.ts';
 import { takeUp } from './take-up.ts';
 import { createWindow, slowest, worthKeeping } from './window.ts';
 
@@ -26,6 +26,7 @@ export class Flight {
   readonly #headKnown = Promise.withResolvers<void>();
   readonly #verified = Promise.withResolvers<void>();
   readonly #abort = new AbortController();
+  readonly #written: Promise<void>;
   #changed = Promise.withResolvers<void>();
   #size: number | undefined;
   #received = 0;
@@ -47,9 +48,9 @@ export class Flight {
   constructor(options: FlightOptions) {
     this.#options = options;
     this.#hash = startHash(options.digest);
-    // Nobody may be listening to either when they fail: readers get the failure from their reads.
-    this.#headKnown.promise.catch(() => undefined);
-    this.#verified.promise.catch(() => undefined);
+    // Nobody may be listening to them when they fail: readers get the failure from their reads.
+    this.#written = this.#verified.promise.then(() => this.#writing);
+    for (const promise of [this.#headKnown.promise, this.#written]) promise.catch(() => undefined);
     this.landed = this.#fly().then((): Landing => {
       if (this.#failure === undefined) return { outcome: 'done' };
       return this.#abort.signal.aborted ? { outcome: 'abandoned' } : { outcome: 'failed', error: this.#failure };
@@ -90,7 +91,8 @@ export class Flight {
     return {
       size: this.#size!,
       state: as === 'first' ? this.#origin : 'joined',
-      verified: this.#verified.promise,
+      // Whoever asks those who pass it on once they have ended finds a copy, or one that only wants its name.
+      verified: as === 'passing-on' ? this.#written : this.#verified.promise,
       read: (position, maxBytes) => this.#read(reader, position, maxBytes),
       doneReading: () => {
         reader.position = Infinity;
@@ -144,7 +146,7 @@ export class Flight {
       // The last byte is for the readers now: the copy may take longer.
       this.#headKnown.resolve();
       this.#verified.resolve();
-      while (this.#writing) await this.#writing;
+      await this.#written;
       if (this.#isKept) await this.#partial?.commit(this.#options.digest).catch(this.#options.onTrouble);
     } catch (error) {
       this.#failure = error;
@@ -221,10 +223,7 @@ export class Flight {
     this.#giveUpIfUnwanted();
     if (this.#received + chunk.length > (this.#size ?? this.#options.limits.maxUnreadBytes)) {
       this.#isWrong = true;
-      throw new NarrowsError(
-        'upstreamUnusable',
-        `The upstream sends more than ${this.#size ?? 'can be taken without knowing the size'} bytes.`,
-      );
+      throw tooLong(this.#size);
     }
     this.#hash.update(chunk);
     this.#window.push(chunk);
@@ -281,8 +280,9 @@ export class Flight {
       if (this.#readers.size > 0) return;
       const partial = this.#partial;
       this.#partial = undefined;
-      const isForLater = this.#failure !== undefined && !this.#isWrong;
-      await partial?.close({ isForLater }).catch(this.#options.onTrouble);
+      await partial
+        ?.close({ isForLater: this.#failure !== undefined && !this.#isWrong })
+        .catch(this.#options.onTrouble);
       return;
     }
     this.#giveUpIfUnwanted();

@@ -72,3 +72,9 @@ function toFailure(error: unknown): NarrowsError {
   if (error instanceof NarrowsError) return error;
   return new NarrowsError('upstreamUnusable', 'The download from the upstream broke off.', { cause: error });
 }
+
+/** @param size what it said; undefined where it did not */
+export function tooLong(size: number | undefined): NarrowsError {
+  const most = size ?? 'can be taken without knowing the size';
+  return new NarrowsError('upstreamUnusable', `The upstream sends more than ${most} bytes.`);
+}

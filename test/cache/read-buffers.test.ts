@@ -63,5 +63,9 @@ void t.test('beyond the budget there are the smallest ones, which are not kept',
   t.equal(one!.buffer.length, 16 * KiB);
   buffers.recycle(one!);
   t.not(buffers.take(1).buffer, one!.buffer.buffer);
+  let isGone = false;
+  const [other] = holders(buffers, 1, 1);
+  buffers.rest(other!, () => void (isGone = true));
+  t.ok(isGone, 'nor do they rest');
   t.end();
 });

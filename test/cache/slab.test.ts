@@ -43,3 +43,25 @@ void t.test('slab: what was used last is taken first; where nothing is free ther
   t.equal(createSlab({ bytes: 1, ...limits }).take(16 * KiB), undefined);
   t.end();
 });
+
+void t.test('slab: places beyond 4 GiB are joined with their own halves', (t) => {
+  const GiB = 2 ** 30;
+  const sizes = { minBytes: GiB / 2, maxBytes: GiB };
+  // Only what is written to is ever taken of the machine.
+  const slab = createSlab({ bytes: 6 * GiB, ...sizes });
+  const halves = Array.from({ length: 12 }, () => slab.take(GiB / 2));
+  if (halves.includes(undefined)) return t.end();
+  const byPlace = halves.map((buffer) => buffer!).toSorted((one, other) => one.byteOffset - other.byteOffset);
+  slab.give(byPlace[1]!);
+  slab.give(byPlace[8]!);
+  t.equal(slab.take(GiB), undefined, 'two that are no halves of one');
+  slab.give(byPlace[9]!);
+  t.equal(slab.take(GiB)!.byteOffset, 4 * GiB);
+  return t.end();
+});
+
+void t.test('slab: a machine that has not so much memory has none of it', (t) => {
+  const slab = createSlab({ bytes: 2 ** 52, ...limits });
+  for (let time = 0; time < 3; time++) t.equal(slab.take(16 * KiB), undefined);
+  t.end();
+});

@@ -168,6 +168,22 @@ void t.test('repeats: many questions at once on one connection, answered in orde
   );
 });
 
+void t.test('repeats: one that waits behind a long answer is as patient as that', async (t) => {
+  const { mirror, registry } = await start(t, { limits: { sendStall: '300ms' } });
+  for (let time = 0; time < 3; time++) await mirror.head(tagPath, { accept, host: 'x' });
+  const slow = blobOf(noise('a slow one', 300_000));
+  registry.put('team/x', slow);
+  registry.blobBytesPerSecond = 400_000;
+  const socket = connect(Number(new URL(mirror.url).port), '127.0.0.1', () => {
+    socket.write(raw(`/v2/up/team/x/blobs/${slow.digest}`) + raw(tagPath).replace('GET', 'HEAD') + raw('/v2/'));
+  });
+  t.teardown(() => socket.destroy());
+  let text = '';
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
+  await until(() => text.split('HTTP/1.1 200 OK').length === 4, 'all three');
+  t.ok(text.includes(`docker-content-digest: ${image.index.digest}`));
+});
+
 void t.test('repeats: who reads nothing of them is let go', async (t) => {
   const { mirror } = await start(t, { limits: { sendStall: '200ms' } });
   const path = `/v2/up/team/x/blobs/${middle.digest}`;
