@@ -51,7 +51,7 @@ export function describe(
   };
 }
 
-type Said = Pick<Answered, 'platform' | 'view' | 'cache' | 'trace'>;
+export type Said = Pick<Answered, 'platform' | 'view' | 'cache' | 'trace'>;
 
 interface Ended {
   readonly id: string;

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Reply } from '../pull/request.ts';
 import { saidOf } from './answered.ts';
-import type { Answered } from './answered.ts';
+import type { Said } from './answered.ts';
 
 /** An answer, ready to be given again. */
 export interface Repeat {
@@ -13,7 +13,7 @@ export interface Repeat {
   readonly body: Buffer | string;
   readonly bodyBytes: number;
   /** What the access log says of it. */
-  readonly said: Pick<Answered, 'platform' | 'view' | 'cache' | 'trace'>;
+  readonly said: Said;
 }
 
 export interface RepeatsOptions {
