@@ -1,8 +1,10 @@
 import type { Hash } from 'node:crypto';
 import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
-import type { Blob, CacheState, Partial } from '../cache/tier.ts';
+import type { Blob, CacheState } from '../cache/tier.ts';
 import type { FlightAnswer, FlightOptions, FlightProgress, FlightReader, Landing } from './flight-options.ts';
+import { createGrowingCopy } from './growing-copy.ts';
+import type { GrowingCopy } from './growing-copy.ts';
 import { resuming, tooLong, unlessAborted } from './resuming.ts';
 import { takeUp } from './take-up.ts';
 import { createWindow, slowest, worthKeeping } from './window.ts';
@@ -32,11 +34,7 @@ export class Flight {
   #received = 0;
   /** What was left from before. */
   #startBytes = 0;
-  #flushed = 0;
-  #partial: Partial | undefined;
-  /** The tier takes what comes: false from its first failure on. */
-  #isKept = false;
-  #writing: Promise<void> | undefined;
+  readonly #copy: GrowingCopy;
   #failure: unknown;
   #origin: CacheState = 'miss';
   /** What came is not that of the digest: nobody should go on with it. */
@@ -48,8 +46,14 @@ export class Flight {
   constructor(options: FlightOptions) {
     this.#options = options;
     this.#hash = startHash(options.digest);
+    this.#copy = createGrowingCopy({
+      open: options.begin,
+      from: (position) => this.#window.from(position),
+      onChange: () => this.#wake(),
+      onTrouble: options.onTrouble,
+    });
     // Nobody may be listening to them when they fail: readers get the failure from their reads.
-    this.#written = this.#verified.promise.then(() => this.#writing);
+    this.#written = this.#verified.promise.then(() => this.#copy.settled());
     for (const promise of [this.#headKnown.promise, this.#written]) promise.catch(() => undefined);
     this.landed = this.#fly().then((): Landing => {
       if (this.#failure === undefined) return { outcome: 'done' };
@@ -59,7 +63,8 @@ export class Flight {
 
   /** Can a reader start at any place? Not at the end of a flight, nor once content is gone that only the window held. */
   get isJoinable(): boolean {
-    return !this.#over && !this.#abort.signal.aborted && this.#window.start <= this.#flushed;
+    const isFlying = !this.#over && this.#failure === undefined && !this.#abort.signal.aborted;
+    return isFlying && this.#window.start <= this.#copy.flushedBytes;
   }
 
   get progress(): FlightProgress {
@@ -116,9 +121,10 @@ export class Flight {
       if (!reader.isOpen) throw new Error('the reader has left');
       const recent = this.#window.read(position, maxBytes);
       if (recent) return recent;
-      if (position < this.#flushed && this.#partial) {
-        reader.file ??= this.#partial.reader();
-        return await reader.file.read(position, Math.min(maxBytes, this.#flushed - position));
+      const { flushedBytes } = this.#copy;
+      if (position < flushedBytes) reader.file ??= this.#copy.reader();
+      if (position < flushedBytes && reader.file) {
+        return await reader.file.read(position, Math.min(maxBytes, flushedBytes - position));
       }
       if (position < this.#window.start) throw new Error(`content before ${this.#window.start} is no longer held`);
       await this.#changed.promise;
@@ -139,7 +145,7 @@ export class Flight {
       }
       if (!finish(this.#hash, this.#options.digest)) {
         this.#isWrong = true;
-        while (this.#writing) await this.#writing;
+        await this.#copy.settled();
         await this.#options.onMismatch?.();
         throw new NarrowsError('upstreamUnusable', `The upstream's bytes are not those of ${this.#options.digest}.`);
       }
@@ -147,12 +153,14 @@ export class Flight {
       this.#headKnown.resolve();
       this.#verified.resolve();
       await this.#written;
-      if (this.#isKept) await this.#partial?.commit(this.#options.digest).catch(this.#options.onTrouble);
+      await this.#copy.commit(this.#options.digest);
     } catch (error) {
       this.#failure = error;
       this.#headKnown.reject(error);
       this.#verified.reject(error);
     } finally {
+      this.#wake();
+      await this.#copy.settled();
       this.#over = true;
       this.#wake();
       await this.#onLeft();
@@ -163,9 +171,10 @@ export class Flight {
     const taken = await takeUp(this.#options);
     if (!taken) return;
     const { partial, hash, size } = taken;
-    [this.#hash, this.#partial, this.#isKept] = [hash, partial, true];
+    this.#hash = hash;
     this.#window = createWindow(partial.startBytes);
-    this.#received = this.#flushed = this.#startBytes = partial.startBytes;
+    this.#received = this.#startBytes = partial.startBytes;
+    this.#copy.goOn(partial);
     // What is whole but for its name needs nobody to be asked.
     if (this.#received === size) this.#size = size;
   }
@@ -210,10 +219,8 @@ export class Flight {
     }
     this.#size = known ?? answer.size;
     if (!this.#isBegun) this.#origin = answer.origin ?? 'miss';
-    if (!this.#partial && this.#received === 0 && !answer.isKeptElsewhere) {
-      this.#partial = await this.#options.begin();
-      this.#isKept = this.#partial !== undefined;
-    }
+    // The first bytes are with their readers before there is a place for the copy.
+    if (this.#received === 0 && !answer.isKeptElsewhere) this.#copy.begin();
     this.#isBegun = true;
     if (this.#size !== undefined) this.#headKnown.resolve();
     this.#giveUpIfUnwanted();
@@ -228,7 +235,7 @@ export class Flight {
     this.#hash.update(chunk);
     this.#window.push(chunk);
     this.#received += chunk.length;
-    if (this.#isKept) this.#writing ??= this.#write(this.#partial!);
+    this.#copy.grow();
     this.#wake();
     while (!this.#trim()) await this.#changed.promise;
     if (this.#abort.signal.aborted) throw new Error('nobody reads it any more');
@@ -237,28 +244,10 @@ export class Flight {
   /** Brings the window down to its limit; false while what is in it is needed and nowhere else. */
   #trim(): boolean {
     const windowBytes = this.#options.windowBytes();
-    if (this.#isKept) this.#window.trim(worthKeeping(this.#readers, this.#received, windowBytes), this.#flushed);
-    else this.#window.trim(windowBytes, Math.max(this.#flushed, slowest(this.#readers, this.#received, this.#size)));
+    const { isKept, flushedBytes } = this.#copy;
+    if (isKept) this.#window.trim(worthKeeping(this.#readers, this.#received, windowBytes), flushedBytes);
+    else this.#window.trim(windowBytes, Math.max(flushedBytes, slowest(this.#readers, this.#received, this.#size)));
     return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
-  }
-
-  /** Appends to the tier in the order of arrival, all that has come meanwhile in one go. */
-  async #write(partial: Partial): Promise<void> {
-    try {
-      while (this.#flushed < this.#received) {
-        const end = this.#received;
-        await partial.append(this.#window.from(this.#flushed));
-        this.#flushed = end;
-        this.#wake();
-      }
-    } catch (error) {
-      // What was appended stays readable until the flight is over.
-      this.#isKept = false;
-      this.#options.onTrouble(error);
-    } finally {
-      this.#writing = undefined;
-      this.#wake();
-    }
   }
 
   #wake(): void {
@@ -278,11 +267,7 @@ export class Flight {
   async #onLeft(): Promise<void> {
     if (this.#over) {
       if (this.#readers.size > 0) return;
-      const partial = this.#partial;
-      this.#partial = undefined;
-      await partial
-        ?.close({ isForLater: this.#failure !== undefined && !this.#isWrong })
-        .catch(this.#options.onTrouble);
+      await this.#copy.close({ isForLater: this.#failure !== undefined && !this.#isWrong });
       return;
     }
     this.#giveUpIfUnwanted();
@@ -294,6 +279,6 @@ export class Flight {
     if (!this.#isBegun || [...this.#readers].some(({ isClient }) => isClient)) return;
     // Of what has no known end, all that came is as much as may still come.
     const missing = this.#size === undefined ? this.#received : this.#size - this.#received;
-    if (!this.#isKept || missing > this.#options.limits.maxUnreadBytes) this.abandon();
+    if (!this.#copy.isKept || missing > this.#options.limits.maxUnreadBytes) this.abandon();
   }
 }

@@ -323,14 +323,27 @@ void t.test(
   },
 );
 
-/** A flight that no tier takes, from an upstream that sends small pieces. */
-function tierlessFlight(): Flight {
+void t.test('12. bytes are read before the tier has made a place for them', async (t) => {
+  const gate = Promise.withResolvers<undefined>();
+  const flight = tierlessFlight(() => gate.promise);
+  const reader = await flight.open('first');
+  t.ok((await reader.read(0, 100)).equals(bytes.subarray(0, 100)));
+  gate.resolve(undefined);
+  let got = 100;
+  while (got < bytes.length) got += (await reader.read(got, bytes.length)).length;
+  reader.doneReading!();
+  await reader.verified;
+  await reader.close();
+});
+
+/** A flight that no tier takes, from an upstream that sends small pieces. @param begin how that comes out */
+function tierlessFlight(begin: () => Promise<undefined> = () => Promise.resolve(undefined)): Flight {
   return new Flight({
     digest: blob.digest,
     windowBytes: () => 100_000,
     limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
     expectedSize: () => Promise.resolve(undefined),
-    begin: () => Promise.resolve(undefined),
+    begin,
     onTrouble: () => undefined,
     fetch: () =>
       Promise.resolve({
