@@ -5,7 +5,7 @@ import type { Starter } from './servers.ts';
 import type { UpstreamOrder, UpstreamReady } from './upstream.ts';
 
 export interface ColdFigures {
-  readonly upstream: string;
+  readonly load: string;
   readonly server: string;
   readonly firstByteMs: number;
   readonly seconds: number;
@@ -14,12 +14,22 @@ export interface ColdFigures {
   readonly ratios: Readonly<Record<string, number>>;
 }
 
-const blobBytes = 64 * 2 ** 20;
-/** Rounds that are not counted. */
-const warmUps = 3;
-const speeds: [name: string, bytesPerSecond: number][] = [
-  ['at 50 MB/s', 50_000_000],
-  ['as fast as it can', 0],
+interface Load {
+  readonly name: string;
+  readonly bytes: number;
+  /** Of the upstream; 0 for as fast as it can. */
+  readonly bytesPerSecond: number;
+  /** Rounds that are not counted: a runtime compiles what it has run many times. */
+  readonly warmUps: number;
+  /** So many times as many rounds as were asked for. */
+  readonly times: number;
+}
+
+const MiB = 2 ** 20;
+const loads: Load[] = [
+  { name: '1 MiB', bytes: MiB, bytesPerSecond: 0, warmUps: 60, times: 10 },
+  { name: '64 MiB, upstream at 50 MB/s', bytes: 64 * MiB, bytesPerSecond: 50_000_000, warmUps: 3, times: 1 },
+  { name: '64 MiB, upstream as fast as it can', bytes: 64 * MiB, bytesPerSecond: 0, warmUps: 3, times: 1 },
 ];
 
 /** One client of a blob that is not here, beside the same from the upstream itself. Each round has a blob of its own. */
@@ -29,10 +39,10 @@ export async function benchCold(
   onStep: (text: string) => void,
 ): Promise<ColdFigures[]> {
   const figures: ColdFigures[] = [];
-  for (const [name, bytesPerSecond] of speeds) {
-    onStep(`a blob of 64 MiB that is not here, the upstream ${name} …`);
+  for (const { name, bytes, bytesPerSecond, warmUps, times } of loads) {
+    onStep(`a blob that is not here, ${name} …`);
     const upstream = startWorker<UpstreamOrder, UpstreamReady>('upstream.ts');
-    const { url, digests } = await upstream.ask({ bytes: blobBytes, blobs: rounds + warmUps, bytesPerSecond });
+    const { url, digests } = await upstream.ask({ bytes, blobs: rounds * times + warmUps, bytesPerSecond });
     const servers: Server[] = [{ name: 'direct', url, pid: 0, stop: () => Promise.resolve() }];
     const client = startWorker<HerdOrder, HerdResult>('herd-clients.ts');
     const found = new Map<Server, HerdResult[]>();
@@ -56,12 +66,12 @@ export async function benchCold(
   return figures;
 }
 
-function summary(upstream: string, found: ReadonlyMap<Server, readonly HerdResult[]>): ColdFigures[] {
+function summary(load: string, found: ReadonlyMap<Server, readonly HerdResult[]>): ColdFigures[] {
   const all = [...found].map(([server, results]) => {
     const took = results.map(({ seconds }) => seconds).toSorted((one, other) => one - other);
     if (results.some(({ right }) => right !== 1)) throw new Error(`${server.name} did not answer whole`);
     return {
-      upstream,
+      load,
       server: server.name,
       firstByteMs: median(results.map(({ lastFirstByteMs }) => lastFirstByteMs)),
       seconds: median(took),

@@ -35,14 +35,14 @@ export function cachedTable(figures: readonly CachedFigures[]): string {
 
 export function coldTable(figures: readonly ColdFigures[]): string {
   const rows = figures.map((one) => [
-    one.upstream,
+    one.load,
     one.server,
     `${one.firstByteMs.toFixed(1)} ms`,
     `${one.seconds.toFixed(3)} s`,
     one.spread.map((seconds) => seconds.toFixed(3)).join(' to '),
     one.server === 'narrows' ? ratios(one.ratios) : '',
   ]);
-  return table([['upstream', 'server', 'first byte', 'all of 64 MiB', 'spread', 'faster than, times'], ...rows]);
+  return table([['blob', 'server', 'first byte', 'all of it', 'spread', 'faster than, times'], ...rows]);
 }
 
 export function crowdTable(figures: readonly CrowdFigures[]): string {
