@@ -12,7 +12,6 @@ import { askerOf } from './asker.ts';
 import { bodyOf, drain } from './body.ts';
 import { sendError } from './errors.ts';
 import { parsePushRoute } from './push-route.ts';
-import { writeAgain } from './repeats.ts';
 import type { Repeat } from './repeats.ts';
 import { parseRoute, parseTarget } from './route.ts';
 import type { Target } from './route.ts';
@@ -21,6 +20,7 @@ import type { Sender, StreamLimits } from './send.ts';
 import type { EndpointRules, Serving } from './serving.ts';
 import type { Tls } from './tls.ts';
 import { isTokenPath, tokenReply } from './token-route.ts';
+import { endWith, isOut } from './whole.ts';
 
 export interface AnsweringOptions {
   readonly endpoints: readonly { readonly tls?: Tls | undefined }[];
@@ -79,7 +79,6 @@ function isWithinRate({ socket }: IncomingMessage, { addresses }: AnsweringOptio
   }
 }
 
-/** Most often the kernel takes all of it at once, and there is nothing to wait for. */
 function giveAgain(
   repeat: Repeat,
   request: IncomingMessage,
@@ -87,27 +86,13 @@ function giveAgain(
   { limits, onAnswered }: AnsweringOptions,
 ): void {
   const id = randomUUID();
-  writeAgain(repeat, id, response);
+  response.writeHead(repeat.status, [...repeat.head, 'x-request-id', id]);
+  endWith(response, repeat.body, limits.stallMs);
   const tell = (ms: number, isWhole: boolean) =>
     onAnswered(answeredAs(request, response, { id, ms, isWhole, bodyBytes: repeat.bodyBytes, said: repeat.said }));
   if (isOut(response)) return tell(0, true);
   const started = performance.now();
-  let timer: NodeJS.Timeout | undefined;
-  const watch = () => {
-    timer = setTimeout(() => response.destroy(new Error('the client takes nothing')), limits.stallMs);
-  };
-  // Until then another answer is under way there, which is watched itself.
-  if (response.socket) watch();
-  else response.once('socket', watch);
-  response.once('close', () => {
-    clearTimeout(timer);
-    tell(Math.round(performance.now() - started), response.writableFinished);
-  });
-}
-
-/** Is all of an answer that has been ended with the kernel? */
-export function isOut(response: ServerResponse): boolean {
-  return response.writableEnded && response.writableLength === 0;
+  response.once('close', () => tell(Math.round(performance.now() - started), response.writableFinished));
 }
 
 interface Asked {

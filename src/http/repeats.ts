@@ -1,16 +1,17 @@
 import { LRUCache } from 'lru-cache';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Reply } from '../pull/request.ts';
 import { saidOf } from './answered.ts';
 import type { Said } from './answered.ts';
+import { wholeBody } from './whole.ts';
+import type { WholeBody } from './whole.ts';
 
 /** An answer, ready to be given again. */
 export interface Repeat {
   readonly status: number;
   /** Names and values by turns, as they go out. */
   readonly head: readonly string[];
-  /** As text, each character is a byte. */
-  readonly body: Buffer | string;
+  readonly body: WholeBody;
   readonly bodyBytes: number;
   /** What the access log says of it. */
   readonly said: Said;
@@ -48,8 +49,6 @@ export type Note = (
   headers: Readonly<Record<string, string>>,
 ) => Promise<void>;
 
-/** Larger bodies go out by themselves; smaller ones in one piece with their heads. */
-const maxTextBytes = 16 * 1024;
 const maxBodyBytes = 64 * 1024;
 const entryOverheadBytes = 1024;
 
@@ -95,7 +94,7 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
         entries.set(keyOf(request, at), {
           status: reply.status,
           head: Object.entries(head).flat(),
-          body: bytes.length > maxTextBytes ? bytes : bytes.toString('latin1'),
+          body: wholeBody(bytes),
           bodyBytes: bytes.length,
           said: saidOf(request, (name) => reply.headers[name]),
           notedAtMs,
@@ -109,14 +108,6 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
       entries?.clear();
     },
   };
-}
-
-/** Sends it whole. */
-export function writeAgain({ status, head, body }: Repeat, id: string, response: ServerResponse): void {
-  response.writeHead(status, [...head, 'x-request-id', id]);
-  if (response.req.method === 'HEAD') response.end();
-  else if (typeof body === 'string') response.end(body, 'latin1');
-  else response.end(body);
 }
 
 const telling = [

@@ -6,6 +6,7 @@ import { parseRange } from './range.ts';
 import type { ByteRange } from './range.ts';
 import { createTurns } from './turns.ts';
 import type { Turns } from './turns.ts';
+import { endWith, wholeBody } from './whole.ts';
 
 export interface StreamLimits {
   /** How long a client may take nothing before it is cut off. */
@@ -15,6 +16,9 @@ export interface StreamLimits {
 export interface Sender {
   send(reply: Reply, request: IncomingMessage, response: ServerResponse): Promise<void>;
 }
+
+/** Larger ones take their turns. */
+const maxWholeBytes = 64 * 1024;
 
 export function createSender({ stallMs }: StreamLimits): Sender {
   const turns = createTurns(turnBytes);
@@ -37,11 +41,13 @@ export function createSender({ stallMs }: StreamLimits): Sender {
 
   /** The one loop that bytes leave by: while a chunk is being sent, the next is read. */
   async function pump(blob: Blob, { start, end }: ByteRange, response: ServerResponse): Promise<void> {
+    const first = blob.verified ? undefined : await wholeOf(blob, start, end);
+    if (first) return endWith(response, wholeBody(first), stallMs);
     const sink = createSink(response, stallMs, turns);
     // The last byte waits for the verdict: a client must never take a wrong blob for a whole one.
     const until = blob.verified ? end : end + 1;
     for (let position = start; position < until;) {
-      const chunk = await blob.read(position, until - position);
+      const chunk = await blob.read(position, Math.min(until - position, turnBytes));
       await sink.write(chunk);
       position += chunk.length;
     }
@@ -51,6 +57,14 @@ export function createSender({ stallMs }: StreamLimits): Sender {
       await blob.verified;
       await sink.write(last);
     }
+    await sink.end();
+  }
+
+  async function sendBytes(bytes: Buffer, reply: Reply, response: ServerResponse): Promise<void> {
+    writeHead(response, reply, bytes.length);
+    if (bytes.length <= maxWholeBytes) return endWith(response, wholeBody(bytes), stallMs);
+    const sink = createSink(response, stallMs, turns);
+    for (let at = 0; at < bytes.length; at += turnBytes) await sink.write(bytes.subarray(at, at + turnBytes));
     await sink.end();
   }
 
@@ -66,17 +80,21 @@ export function createSender({ stallMs }: StreamLimits): Sender {
         if (blob) return await sendBlob(blob, reply, request, response);
         if (body.kind === 'none') return endEmpty(response, reply);
         if (body.kind === 'size') return endEmpty(response, reply, body.size);
-        if (body.kind === 'bytes') {
-          writeHead(response, reply, body.bytes.length);
-          const sink = createSink(response, stallMs, turns);
-          await sink.write(body.bytes);
-          await sink.end();
-        }
+        if (body.kind !== 'bytes') return;
+        await sendBytes(body.bytes, reply, response);
       } finally {
         if (!response.headersSent) await blob?.close();
       }
     },
   };
+}
+
+/** What is small is sent in one piece; undefined for what is not, or what did not come in one. */
+async function wholeOf(blob: Blob, start: number, end: number): Promise<Buffer | undefined> {
+  const length = end + 1 - start;
+  if (length > maxWholeBytes) return undefined;
+  const bytes = await blob.read(start, length);
+  return bytes.length === length ? bytes : undefined;
 }
 
 /** A range of another version of the body would be a patchwork: then all of it is sent (RFC 9110, 13.1.5). */

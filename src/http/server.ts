@@ -5,12 +5,13 @@ import type { Server as SecureServer } from 'node:https';
 import { Server as NetServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { createAnswering, isOut } from './answer.ts';
+import { createAnswering } from './answer.ts';
 import type { Answering, AnsweringOptions } from './answer.ts';
 import { rawBadRequest } from './errors.ts';
 import type { StreamLimits } from './send.ts';
 import { contextOf, tlsOptions } from './tls.ts';
 import type { Tls } from './tls.ts';
+import { isOut } from './whole.ts';
 
 /** A place to listen at. */
 export interface Endpoint {

@@ -1,0 +1,38 @@
+import type { ServerResponse } from 'node:http';
+
+/** Up to here a body is text that goes out in one piece with its head: one write to the kernel, not two. */
+const maxTextBytes = 16 * 1024;
+
+/** A body that is here whole. As text, each character is a byte. */
+export type WholeBody = Buffer | string;
+
+/** The form that costs least to send. */
+export function wholeBody(bytes: Buffer): WholeBody {
+  return bytes.length > maxTextBytes ? bytes : bytes.toString('latin1');
+}
+
+/**
+ * Ends an answer, whose head has been said, with its body. Most often the kernel takes all of it at once, and there is
+ * nothing to wait for.
+ *
+ * @param stallMs how long the client may take nothing before it is cut off
+ */
+export function endWith(response: ServerResponse, body: WholeBody, stallMs: number): void {
+  if (response.req.method === 'HEAD') response.end();
+  else if (typeof body === 'string') response.end(body, 'latin1');
+  else response.end(body);
+  if (isOut(response)) return;
+  let timer: NodeJS.Timeout | undefined;
+  const watch = () => {
+    timer = setTimeout(() => response.destroy(new Error('the client takes nothing')), stallMs);
+  };
+  // Until then another answer is under way there, which is watched itself.
+  if (response.socket) watch();
+  else response.once('socket', watch);
+  response.once('close', () => clearTimeout(timer));
+}
+
+/** Is all of an answer that has been ended with the kernel? */
+export function isOut(response: ServerResponse): boolean {
+  return response.writableEnded && response.writableLength === 0;
+}
