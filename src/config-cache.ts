@@ -51,7 +51,7 @@ const s3 = z.strictObject({
 
 /** What is kept, where, and how much of it. */
 export const cache = z.strictObject({
-  memory: z.strictObject({ maxSize: size, maxBlobSize: size, maxAnswers: size }),
+  memory: z.strictObject({ maxSize: size, maxBlobSize: size, maxAnswers: size, maxRecords: size, maxDocuments: size }),
   disk: z.strictObject({ path: text, maxSize: size }),
   platforms: setReference,
   onOther: z.enum(['stream', 'deny'], { error: 'expected stream or deny' }),

@@ -58,7 +58,14 @@ void t.test('the defaults are right, and read as milliseconds and bytes', (t) =>
     upstreams: { 'docker.io': { url: 'https://registry-1.docker.io' } },
     defaultUpstream: 'docker.io',
     platforms: { trustUserAgent: false, onMissing: 'error', primary: 'linux/amd64' },
-    cache: { memory: { maxSize: 256 * 1024 ** 2, maxBlobSize: 1024 ** 2, maxAnswers: 16 * 1024 ** 2 } },
+    cache: {
+      memory: {
+        maxSize: 256 * 1024 ** 2,
+        maxBlobSize: 1024 ** 2,
+        maxAnswers: 16 * 1024 ** 2,
+        maxRecords: 16 * 1024 ** 2,
+      },
+    },
     tags: { fresh: 60_000, missing: 10_000, stale: 5000, rules: [] },
     limits: { keepAlive: 75_000, downloadResumeDelay: 200, manifestSize: 4 * 1024 ** 2, unreadDownload: 4 * 1024 ** 3 },
     log: { level: 'info' },

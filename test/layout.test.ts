@@ -202,7 +202,7 @@ void t.test('one library, one home', (t) => {
     '@keyv/redis': /^src\/cache\/redis\.ts$/,
     '@redis/client': /^src\/cache\/redis(-connection)?\.ts$/,
     'lru-cache':
-      /^src\/(access\/(htpasswd|guesses|addresses|verdicts)|http\/repeats|cache\/(memory|disk|shared-records)|pull\/(tags|demand|savings)|upstream\/tokens)\.ts$/,
+      /^src\/(access\/(htpasswd|guesses|addresses|verdicts)|http\/repeats|cache\/(memory|disk|shared-records|sqlite)|pull\/(tags|demand|savings|reading)|upstream\/tokens)\.ts$/,
     'node:sqlite': /^src\/cache\//,
     pino: /^src\/log\.ts$/,
     'prom-client': /^src\/metrics\/metrics\.ts$/,

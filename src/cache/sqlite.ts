@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { KeyvStoreAdapter, StoredData } from 'keyv';
+import { LRUCache } from 'lru-cache';
 import { openOrReplace } from './sqlite-file.ts';
 
 /** One database, and the adapters that keyv wants one of for each namespace. */
@@ -24,18 +25,58 @@ const schema = `
 /**
  * The embedded store behind keyv: one SQLite file with a write-ahead log, so that several processes on one machine
  * read and write it at once and a kill leaves the last whole write.
+ *
+ * @param maxRecentBytes for rows that are kept in memory as they were last read; 0 for none
  */
-export function openSqliteRecords(path: string): SqliteRecords {
+export function openSqliteRecords(path: string, maxRecentBytes: number): SqliteRecords {
   const database = openOrReplace(path, schema, maxWaitMs);
+  const recent = createRecentRows(database, maxRecentBytes);
   const purge = database.prepare(
     'DELETE FROM records WHERE key IN (SELECT key FROM records WHERE expires IS NOT NULL AND expires < ? LIMIT 1000)',
   );
   return {
-    adapter: () => new SqliteAdapter(database),
+    adapter: () => new SqliteAdapter(database, recent),
     purge: (now) => void purge.run(now),
     close: () => {
       if (database.isOpen) database.close();
     },
+  };
+}
+
+/** Rows as they were last read; undefined is a row that was not there. */
+interface RecentRows {
+  get(key: string, read: () => string | undefined): string | undefined;
+  /** It is being written, here. */
+  drop(key: string): void;
+  clear(): void;
+}
+
+const entryOverheadBytes = 256;
+
+function createRecentRows(database: DatabaseSync, maxBytes: number): RecentRows {
+  const rows =
+    maxBytes > 0
+      ? new LRUCache<string, { readonly row: string | undefined }>({
+          maxSize: maxBytes,
+          sizeCalculation: ({ row = '' }, key) => row.length + key.length + entryOverheadBytes,
+        })
+      : undefined;
+  // Another number each time that any other connection has written. https://sqlite.org/pragma.html#pragma_data_version
+  const version = database.prepare('PRAGMA data_version');
+  let seen: unknown;
+  return {
+    get(key, read) {
+      const now = version.get()?.['data_version'];
+      if (now !== seen) rows?.clear();
+      seen = now;
+      const known = rows?.get(key);
+      if (known) return known.row;
+      const row = read();
+      rows?.set(key, { row });
+      return row;
+    },
+    drop: (key) => void rows?.delete(key),
+    clear: () => rows?.clear(),
   };
 }
 
@@ -49,10 +90,12 @@ class SqliteAdapter extends EventEmitter implements KeyvStoreAdapter {
   readonly #upsert: StatementSync;
   readonly #remove: StatementSync;
   readonly #list: StatementSync;
+  readonly #recent: RecentRows;
 
-  constructor(database: DatabaseSync) {
+  constructor(database: DatabaseSync, recent: RecentRows) {
     super();
     this.#database = database;
+    this.#recent = recent;
     this.#select = database.prepare('SELECT value FROM records WHERE key = ?');
     this.#upsert = database.prepare(
       'INSERT INTO records (key, value, expires) VALUES (?, ?, ?) ' +
@@ -64,8 +107,11 @@ class SqliteAdapter extends EventEmitter implements KeyvStoreAdapter {
 
   get<Value>(key: string): Promise<StoredData<Value> | undefined> {
     return attempt(() => {
-      const value = this.#select.get(key)?.['value'];
-      return isRecord(value) ? (value as StoredData<Value>) : undefined;
+      const row = this.#recent.get(key, () => {
+        const value = this.#select.get(key)?.['value'];
+        return isRecord(value) ? value : undefined;
+      });
+      return row as StoredData<Value> | undefined;
     });
   }
 
@@ -87,12 +133,18 @@ class SqliteAdapter extends EventEmitter implements KeyvStoreAdapter {
   }
 
   delete(key: string): Promise<boolean> {
-    return attempt(() => this.#remove.run(key).changes > 0);
+    return attempt(() => {
+      this.#recent.drop(key);
+      return this.#remove.run(key).changes > 0;
+    });
   }
 
   clear(): Promise<void> {
     const [from, to] = rangeOf(this.namespace);
-    return attempt(() => void this.#database.prepare('DELETE FROM records WHERE key >= ? AND key < ?').run(from, to));
+    return attempt(() => {
+      this.#recent.clear();
+      this.#database.prepare('DELETE FROM records WHERE key >= ? AND key < ?').run(from, to);
+    });
   }
 
   async *iterator<Value>(namespace = ''): AsyncGenerator<(string | Awaited<Value> | undefined)[], void> {
@@ -103,18 +155,19 @@ class SqliteAdapter extends EventEmitter implements KeyvStoreAdapter {
         const key = row['key'] as string;
         // The next key after this one, in the order of text.
         from = `${key}\0`;
-        if (isRecord(row['value'])) yield [key, row['value'] as Awaited<Value>];
+        if (isRecord(row['value'])) yield [key, row['value']];
       }
     }
   }
 
   #write(key: string, value: string, ttl?: number): void {
+    this.#recent.drop(key);
     this.#upsert.run(key, value, ttl ? Date.now() + ttl : null);
   }
 }
 
 /** A row that something else wrote, or that was torn, is none: keyv would take it apart without looking. */
-function isRecord(value: unknown): boolean {
+function isRecord(value: unknown): value is string {
   if (typeof value !== 'string') return false;
   try {
     const parsed: unknown = JSON.parse(value);

@@ -1,7 +1,7 @@
 import { baseType, isImageConfigType, isMediaType } from '../oci/media-types.ts';
-import { isForeign, parseDocument, readConfigPlatform } from '../oci/manifest.ts';
+import { isForeign, readConfigPlatform } from '../oci/manifest.ts';
 import type { Descriptor, Document, Manifest } from '../oci/manifest.ts';
-import { NarrowsError, isKind, isUpstreamTrouble } from '../errors.ts';
+import { NarrowsError, isUpstreamTrouble } from '../errors.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import { formatPlatform } from '../oci/platform.ts';
@@ -43,7 +43,7 @@ export interface Manifests {
 
 /** Manifests by digest: here, else made again if it was made here, else from the upstream. Never rewritten. */
 export function createManifests(
-  { store, records, rules }: PullParts,
+  { store, records, reading, rules }: PullParts,
   keeping: Keeping,
   blobs: Blobs,
   homes: Homes,
@@ -58,7 +58,7 @@ export function createManifests(
     if (!found) return undefined;
     // Another replica has learnt from it; this one has not.
     if (found.state === 'hit-redis' || found.state === 'hit-s3') {
-      const document = readLeniently({ bytes: found.bytes, contentType: held.mediaType });
+      const document = reading.readLeniently({ digest, bytes: found.bytes, mediaType: held.mediaType });
       if (document) keeping.learn(digest, document);
     }
     return { digest, ...found, mediaType: held.mediaType };
@@ -92,7 +92,9 @@ export function createManifests(
 
   async function fetch(source: Source, digest: Digest): Promise<HeldManifest | undefined> {
     const answer = await source.upstream.manifest(source.repository, { kind: 'digest', digest });
-    return answer && keep(source, digest, answer.bytes, answer.contentType, readLeniently(answer));
+    if (!answer) return undefined;
+    const { bytes, contentType } = answer;
+    return keep(source, digest, bytes, contentType, reading.readLeniently({ digest, bytes, mediaType: contentType }));
   }
 
   async function keep(
@@ -140,7 +142,7 @@ export function createManifests(
     const home = await homes.of(source, digest);
     const held = await byDigest(home, digest);
     if (held && home !== source) {
-      const document = readLeniently({ bytes: held.bytes, contentType: held.mediaType });
+      const document = reading.readLeniently(held);
       await homes.bringParts(source, home, blobsOf(document));
     }
     return held;
@@ -148,7 +150,7 @@ export function createManifests(
 
   async function imageOf(source: Source, digest: Digest): Promise<Manifest | undefined> {
     const held = await shown(source, digest);
-    const document = held && readLeniently({ bytes: held.bytes, contentType: held.mediaType });
+    const document = held && reading.readLeniently(held);
     return document?.kind === 'manifest' ? document : undefined;
   }
 
@@ -173,24 +175,13 @@ export function createManifests(
     imageOf,
     async fetchTag(source, tag) {
       const answer = await source.upstream.manifest(source.repository, { kind: 'tag', tag });
+      if (!answer) return undefined;
+      const { bytes, contentType } = answer;
+      const digest = digestOf(bytes);
       // No digest vouches for these bytes: a login page must not become what a tag means.
-      return answer && keep(source, digestOf(answer.bytes), answer.bytes, answer.contentType, read(answer));
+      return keep(source, digest, bytes, contentType, reading.read({ digest, bytes, mediaType: contentType }));
     },
   };
-}
-
-function read({ bytes, contentType }: { bytes: Buffer; contentType: string }): Document {
-  return parseDocument(bytes, contentType);
-}
-
-/** By digest the bytes are what was asked for, even if nothing can be made of them. */
-function readLeniently(answer: { bytes: Buffer; contentType: string }): Document | undefined {
-  try {
-    return read(answer);
-  } catch (error) {
-    if (isKind(error, 'upstreamManifestInvalid')) return undefined;
-    throw error;
-  }
 }
 
 /** What cannot be read is bytes to whoever gets it: no page of a browser, whatever its upstream calls it. */

@@ -1,5 +1,5 @@
 import { isKind, isNotHeld, isUpstreamTrouble } from '../errors.ts';
-import { attestedDigest, isPlatform, parseDocument, readConfigPlatform, readDescriptor } from '../oci/manifest.ts';
+import { attestedDigest, isPlatform, readConfigPlatform, readDescriptor } from '../oci/manifest.ts';
 import type { Descriptor, Document, Index, Manifest } from '../oci/manifest.ts';
 import { isImageConfigType } from '../oci/media-types.ts';
 import { fit, platformJson } from '../oci/platform.ts';
@@ -40,9 +40,9 @@ export interface Overlays {
   ): Promise<Overlaid | undefined>;
 }
 
-type Parts = Pick<PullParts, 'rules' | 'observer'>;
+type Parts = Pick<PullParts, 'reading' | 'rules' | 'observer'>;
 
-export function createOverlays({ rules, observer }: Parts, homes: Homes, tags: Tags, blobs: Blobs): Overlays {
+export function createOverlays({ reading, rules, observer }: Parts, homes: Homes, tags: Tags, blobs: Blobs): Overlays {
   /** A single image as an index would list it. */
   async function asChild(source: Source, held: HeldManifest, manifest: Manifest): Promise<Descriptor | undefined> {
     if (!isImageConfigType(manifest.config.mediaType)) return undefined;
@@ -63,7 +63,7 @@ export function createOverlays({ rules, observer }: Parts, homes: Homes, tags: T
     const home = homes.sourceOf(overlay);
     const from = overlay.tag ?? tag;
     const held = await tags.resolve(home, from);
-    const children = await childrenOf(home, held, parseDocument(held.bytes, held.mediaType));
+    const children = await childrenOf(home, held, reading.read(held));
     const best = children.toSorted((one, other) => stepOf(overlay, one) - stepOf(overlay, other))[0];
     if (!best || stepOf(overlay, best) === Infinity) return [];
     const taken = children.filter((child) => child === best || attestedDigest(child) === best.digest);

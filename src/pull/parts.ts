@@ -10,6 +10,7 @@ import type { PlatformRules } from './choose-platform.ts';
 import type { FlightLimits, Landing } from './flight-options.ts';
 import type { Holding } from './offline.ts';
 import type { Graph, KeepRules } from './keeping.ts';
+import type { Reading } from './reading.ts';
 
 /** What a pull is made of; `mirror` puts it together. */
 export interface PullParts {
@@ -19,6 +20,7 @@ export interface PullParts {
   readonly fleets: readonly Fleet[];
   readonly registries: Registries;
   readonly graph: Graph;
+  readonly reading: Reading;
   readonly rules: PullRules;
   /** Where the upstream is asked what a caller may read; undefined where `rules` say it. */
   readonly callers?: CallerRights | undefined;

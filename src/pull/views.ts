@@ -1,5 +1,5 @@
 import { NarrowsError } from '../errors.ts';
-import { isPlatform, parseDocument, readConfigPlatform } from '../oci/manifest.ts';
+import { isPlatform, readConfigPlatform } from '../oci/manifest.ts';
 import type { Descriptor, Document } from '../oci/manifest.ts';
 import { isImageConfigType } from '../oci/media-types.ts';
 import { companionTag, parseCompanionTag } from '../oci/reference.ts';
@@ -47,7 +47,7 @@ export function createViews(
   homes: Homes,
   savings: Savings,
 ): Views {
-  const { records, rules, observer } = parts;
+  const { records, reading, rules, observer } = parts;
 
   async function asImage(source: Source, original: HeldManifest, child: Descriptor): Promise<Viewed> {
     const manifest = await manifests.shown(source, child.digest);
@@ -81,7 +81,7 @@ export function createViews(
     child: Descriptor,
     manifest: HeldManifest,
   ): Promise<boolean | undefined> {
-    const document = parseDocument(manifest.bytes, manifest.mediaType);
+    const document = reading.read(manifest);
     if (document.kind !== 'manifest') return undefined;
     // What is no image has no platform of its own that could contradict.
     if (!isImageConfigType(document.config.mediaType)) return true;
@@ -137,7 +137,7 @@ export function createViews(
       const companion = await companionOf(source, tag);
       const original = await tags.resolve(source, companion ?? tag);
       const isCompanionTag = companion !== undefined;
-      const published = parseDocument(original.bytes, original.mediaType);
+      const published = reading.read(original);
       const overlaid = isCompanionTag ? undefined : await overlays.over(source, tag, original, published, set);
       const document = overlaid?.index ?? published;
       const children = childrenOf(published, overlaid);

@@ -3,6 +3,7 @@ import type { PlatformSet } from '../oci/platform.ts';
 import { parseRepositoryName } from '../oci/reference.ts';
 import { createPull } from '../pull/pull.ts';
 import type { Pull } from '../pull/pull.ts';
+import { createReading } from '../pull/reading.ts';
 import { createHostedRegistry } from '../push/hosted-registry.ts';
 import type { Download } from '../pull/blobs.ts';
 import type { Upstream } from '../upstream/upstream.ts';
@@ -47,6 +48,7 @@ export async function openPullWork(context: Context): Promise<PullWork> {
   const upstreams = await openUpstreams(context);
   const callers = openCallerRights(context, storage.records, upstreams);
   const pulls: Pull[] = [];
+  const reading = createReading(config.cache.memory.maxDocuments);
   const traffic = createTraffic();
   const limited = limitBandwidth(context, storage.graph);
   const over: PullWork['over'] = (change) => {
@@ -57,6 +59,7 @@ export async function openPullWork(context: Context): Promise<PullWork> {
       fleets: storage.fleets,
       graph: storage.graph,
       registries: createRegistries(changed, config.defaultUpstream, hostedRegistry(config, storage)),
+      reading,
       rules: own,
       callers,
       observer: observe(log, metrics.pull),

@@ -94,7 +94,7 @@ async function openTeam({ team, config, log, closers }: Context): Promise<Fleet 
 }
 
 function openRecords({ config, log, metrics, now, closers }: Context, redis: RedisParts | undefined): Records {
-  const database = openSqliteRecords(join(config.cache.disk.path, 'records.sqlite'));
+  const database = openSqliteRecords(join(config.cache.disk.path, 'records.sqlite'), config.cache.memory.maxRecords);
   closers.push(() => database.close());
   const onTrouble = (error: unknown) => {
     if (!isNews(error)) return metrics.tierSkipped('records');

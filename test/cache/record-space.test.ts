@@ -27,7 +27,7 @@ function isSize({ size }: Shape): boolean {
 
 async function prepare(t: Teardown): Promise<Stage> {
   const path = join(await temporaryFolder(t), 'records.sqlite');
-  const database = openSqliteRecords(path);
+  const database = openSqliteRecords(path, 2 ** 20);
   t.teardown(() => database.close());
   const open = () => new Keyv<unknown>({ store: database.adapter(), namespace: 'sizes', throwOnErrors: true });
   const strict = createStrictSpace(open() as Keyv<Size>, isSize);

@@ -22,7 +22,7 @@ interface Stage {
 
 async function prepare(t: Teardown): Promise<Stage> {
   const path = join(await temporaryFolder(t), 'records.sqlite');
-  const database = openSqliteRecords(path);
+  const database = openSqliteRecords(path, 2 ** 20);
   const trouble: unknown[] = [];
   t.teardown(() => database.close());
   return {

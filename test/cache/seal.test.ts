@@ -41,7 +41,7 @@ void t.test('createSeal: good for this text at this place, with a key that is kn
 /** Records of a replica, and what it found wrong. */
 async function openReplica(t: Teardown, server: TestRedis, sealing: Seal | undefined) {
   const { redis } = await openTestRedis(t, server.port);
-  const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'));
+  const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'), 2 ** 20);
   t.teardown(() => database.close());
   const trouble: string[] = [];
   const repositories = createRedisNames(redis, 'repositories');

@@ -33,7 +33,7 @@ interface Replica {
 /** Records of a process of its own, over one Redis. */
 async function openReplica(t: Teardown, server: TestRedis): Promise<Replica> {
   const { redis, changes } = await openTestRedis(t, server.port, { stallMs: 300 });
-  const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'));
+  const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'), 2 ** 20);
   t.teardown(() => database.close());
   const trouble: unknown[] = [];
   const records = createRecords({

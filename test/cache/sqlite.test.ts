@@ -6,6 +6,7 @@ import { createRecords } from '../../src/cache/records.ts';
 import type { Records } from '../../src/cache/records.ts';
 import { openSqliteRecords } from '../../src/cache/sqlite.ts';
 import type { SqliteRecords } from '../../src/cache/sqlite.ts';
+import { until } from '../fixtures/downloads.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
 import { recordsEach, startStoreProcess } from '../fixtures/store-process.ts';
@@ -17,7 +18,7 @@ interface Opened {
 }
 
 function open(t: Teardown, path: string): Opened {
-  const database = openSqliteRecords(path);
+  const database = openSqliteRecords(path, 2 ** 20);
   t.teardown(() => database.close());
   const trouble: unknown[] = [];
   return {
@@ -52,6 +53,35 @@ void t.test('sqlite: records survive the kill of their process', async (t) => {
   const left = join(await temporaryFolder(t), 'records.sqlite');
   for (const suffix of ['', '-wal']) await writeFile(left + suffix, await readFile(path + suffix));
   t.same(await open(t, left).records.tags.get('a'), { checkedAtMs: 1 });
+});
+
+void t.test('sqlite: what was read a moment ago is read again once anyone has written it', async (t) => {
+  const path = await newPath(t);
+  const [one, other] = [open(t, path).records.tags, open(t, path).records.tags];
+  const seen = async () => (await one.get('a'))?.checkedAtMs;
+  for (const writer of [one, other]) {
+    t.equal(await seen(), undefined);
+    t.equal(await seen(), undefined, 'nor the second time');
+    await writer.set('a', { checkedAtMs: 1 });
+    t.equal(await seen(), 1);
+    t.equal(await seen(), 1);
+    await writer.setMany([{ key: 'a', value: { checkedAtMs: 2 } }]);
+    t.equal(await seen(), 2);
+    await writer.set('a', { checkedAtMs: 3 }, 1);
+    await until(async () => (await seen()) === undefined, 'the end of what was kept for a moment');
+    await writer.set('a', { checkedAtMs: 4 });
+    t.equal(await seen(), 4);
+    await writer.delete('a');
+  }
+});
+
+void t.test('sqlite: with room for nothing, nothing is remembered', async (t) => {
+  const path = await newPath(t);
+  const database = openSqliteRecords(path, 0);
+  t.teardown(() => database.close());
+  const { tags } = createRecords({ local: database.adapter, onTrouble: (error) => t.fail(String(error)) });
+  await tags.set('a', { checkedAtMs: 1 });
+  t.same(await tags.get('a'), { checkedAtMs: 1 });
 });
 
 void t.test('sqlite: what one writes the other reads at once', async (t) => {
@@ -126,9 +156,9 @@ void t.test('sqlite: a database that was cut off is replaced, or reads as empty;
 
 void t.test('sqlite: what cannot be opened for another reason is left as it is, and told', async (t) => {
   const folder = await temporaryFolder(t);
-  t.throws(() => openSqliteRecords(folder), /unable to open/);
+  t.throws(() => openSqliteRecords(folder, 2 ** 20), /unable to open/);
   t.same(await readdir(folder), []);
-  t.throws(() => openSqliteRecords(join(folder, 'none', 'records.sqlite')), /unable to open/);
+  t.throws(() => openSqliteRecords(join(folder, 'none', 'records.sqlite'), 2 ** 20), /unable to open/);
 });
 
 void t.test('sqlite: a database of another program with the same table name is not harmed', async (t) => {

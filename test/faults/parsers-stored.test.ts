@@ -243,7 +243,7 @@ async function prepare(t: Test, isSealed: boolean) {
   const shared = { open: redis.records, repositories, guard: redis.guard, ttlMs: 60_000, seal };
   const trouble: unknown[] = [];
   const start = async () => {
-    const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'));
+    const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'), 2 ** 20);
     t.teardown(() => database.close());
     return createRecords({ local: database.adapter, shared, onTrouble: (error) => trouble.push(error) });
   };

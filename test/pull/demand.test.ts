@@ -20,7 +20,7 @@ async function stage(t: Teardown) {
   t.teardown(upstream.close);
   for (const name of ['app', 'mark-1', 'mark-2']) upstream.putImage(`library/${name}`, '1', image);
   const mirror = await startTestMirror(t, { upstreams: { 'docker.io': upstream.url }, now: () => clock.ms });
-  const database = openSqliteRecords(join(mirror.store, 'records.sqlite'));
+  const database = openSqliteRecords(join(mirror.store, 'records.sqlite'), 2 ** 20);
   t.teardown(() => database.close());
   const { demand } = createRecords({
     local: database.adapter,

@@ -150,7 +150,7 @@ type Page = (query: URLSearchParams) => ListAnswer | undefined;
 
 /** The referrers of a registry that gives these pages, with a tag for where it gives none. */
 async function prepare(t: Teardown, page: Page, tagged?: object) {
-  const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'));
+  const database = openSqliteRecords(join(await temporaryFolder(t), 'records.sqlite'), 2 ** 20);
   t.teardown(() => database.close());
   const records = createRecords({
     local: database.adapter,
