@@ -6,20 +6,32 @@ import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { benchBundle } from './bundle.ts';
 import { benchCached } from './cached.ts';
+import { benchChurn } from './churn.ts';
 import { benchCold } from './cold.ts';
 import { benchCrowd } from './crowd.ts';
 import { benchHerd } from './herd.ts';
+import { benchImages } from './images.ts';
 import { hasProgram } from './processes.ts';
 import { benchRedis } from './redis.ts';
 import { starters } from './servers.ts';
 import { benchSilentRedis } from './silent-redis.ts';
 import type { SilentRedisFigures } from './silent-redis.ts';
 import { benchStart } from './start.ts';
-import { bundleTable, cachedTable, coldTable, crowdTable, herdTable, redisTable, startTable } from './tables.ts';
+import {
+  bundleTable,
+  cachedTable,
+  churnTable,
+  coldTable,
+  crowdTable,
+  herdTable,
+  imagesTable,
+  redisTable,
+  startTable,
+} from './tables.ts';
 
 const { values } = parseArgs({
   options: {
-    what: { type: 'string', default: 'cached,cold,crowd,herd,redis,silent,bundle,start' },
+    what: { type: 'string', default: 'cached,cold,images,crowd,herd,churn,redis,silent,bundle,start' },
     /** Of the cached ones, those whose names it fits. */
     loads: { type: 'string', default: '' },
     clients: { type: 'string', default: '1000' },
@@ -46,8 +58,10 @@ const benches: Record<string, { program?: string; run(): Promise<unknown>; show(
     show: cachedTable,
   },
   cold: { run: () => benchCold(rounds, once, onStep), show: coldTable },
-  crowd: { program: 'wrk', run: () => benchCrowd(onStep), show: crowdTable },
+  images: { program: 'containerd', run: () => benchImages(rounds, once, onStep), show: imagesTable },
+  crowd: { program: 'wrk', run: () => benchCrowd(once, onStep), show: crowdTable },
   herd: { run: () => benchHerd(Number(values.clients), once, onStep), show: herdTable },
+  churn: { run: () => benchChurn(rounds, hasProgram('nginx'), onStep), show: churnTable },
   redis: { program: 'redis-server', run: () => benchRedis(rounds, onStep), show: redisTable },
   silent: { program: 'redis-server', run: () => benchSilentRedis(onStep), show: silentLine },
   bundle: { run: () => benchBundle(Number(values.gib), onStep), show: bundleTable },

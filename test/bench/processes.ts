@@ -39,13 +39,18 @@ export function startWorker<Order, Result>(file: string): Worker<Order, Result> 
   };
 }
 
-export interface NarrowsOptions {
-  readonly workers?: number;
-  /** A store that outlives it. */
+export interface StoreOptions {
+  /** A folder that outlives the server. */
   readonly store?: string;
+  readonly maxDiskBytes?: number;
 }
 
-export async function startNarrows(upstreamUrl: string, { workers, store }: NarrowsOptions = {}): Promise<Server> {
+export interface NarrowsOptions extends StoreOptions {
+  readonly workers?: number;
+}
+
+export async function startNarrows(upstreamUrl: string, options: NarrowsOptions = {}): Promise<Server> {
+  const { workers, store, maxDiskBytes } = options;
   const folder = store ?? (await mkdtemp(join(tmpdir(), 'narrows-bench-')));
   const port = await freePort();
   const main = fileURLToPath(new URL('../../src/narrows.js', import.meta.url));
@@ -53,7 +58,11 @@ export async function startNarrows(upstreamUrl: string, { workers, store }: Narr
   if (workers !== undefined) args.push('--workers', String(workers));
   const child = spawn(process.execPath, [main, ...args, '--upstream', `docker.io=${upstreamUrl}`], {
     stdio: ['ignore', 'ignore', 'inherit'],
-    env: { ...process.env, NARROWS_LOG_LEVEL: 'warn' },
+    env: {
+      ...process.env,
+      NARROWS_LOG_LEVEL: 'warn',
+      ...(maxDiskBytes !== undefined && { NARROWS_CACHE_DISK_MAX_SIZE: `${Math.ceil(maxDiskBytes / 1024)}KiB` }),
+    },
   });
   const name = workers === undefined ? 'narrows' : `narrows, ${workers} workers`;
   return serverOf(name, child, port, store === undefined ? folder : undefined);
@@ -82,18 +91,22 @@ export async function startDockerRegistry(upstreamUrl: string): Promise<Server> 
 }
 
 /** Debian's nginx as a cache for everything, one process that works; without sendfile it is faster on loopback. */
-export async function startNginx(upstreamUrl: string, how: 'buffers' | 'sendfile' = 'buffers'): Promise<Server> {
-  const store = await mkdtemp(join(tmpdir(), 'nginx-bench-'));
+export async function startNginx(
+  upstreamUrl: string,
+  how: 'buffers' | 'sendfile' = 'buffers',
+  { store, maxDiskBytes = 10 * 2 ** 30 }: StoreOptions = {},
+): Promise<Server> {
+  const folder = store ?? (await mkdtemp(join(tmpdir(), 'nginx-bench-')));
   const port = await freePort();
-  const file = join(store, 'nginx.conf');
+  const file = join(folder, 'nginx.conf');
   await writeFile(
     file,
-    `daemon off; worker_processes 1; pid ${store}/pid; error_log /dev/null; user root;
+    `daemon off; worker_processes 1; pid ${folder}/pid; error_log /dev/null; user root;
 events { worker_connections 4096; }
 http {
   access_log off; ${how === 'sendfile' ? 'sendfile on; tcp_nopush on;' : 'sendfile off; output_buffers 2 1m;'} tcp_nodelay on;
   keepalive_requests 1000000;
-  proxy_cache_path ${store}/cache levels=1:2 keys_zone=blobs:10m max_size=10g use_temp_path=off;
+  proxy_cache_path ${folder}/cache levels=1:2 keys_zone=blobs:10m max_size=${maxDiskBytes} use_temp_path=off;
   upstream registry { server ${new URL(upstreamUrl).host}; keepalive 64; }
   server {
     listen 127.0.0.1:${port} backlog=4096;
@@ -107,7 +120,8 @@ http {
 `,
   );
   const child = spawn('nginx', ['-c', file], { stdio: 'ignore' });
-  return serverOf(how === 'sendfile' ? 'nginx, sendfile' : 'nginx', child, port, store, 'SIGTERM');
+  const name = how === 'sendfile' ? 'nginx, sendfile' : 'nginx';
+  return serverOf(name, child, port, store === undefined ? folder : undefined, 'SIGTERM');
 }
 
 /** What others have written is on the disk: whoever is measured next does not wait for it. */

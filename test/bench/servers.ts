@@ -1,8 +1,8 @@
 import { hasProgram, startDockerRegistry, startNarrows, startNginx, startPeer } from './processes.ts';
-import type { Server } from './processes.ts';
+import type { Server, StoreOptions } from './processes.ts';
 
-/** Starts a mirror of an upstream. */
-export type Starter = (upstreamUrl: string) => Promise<Server>;
+/** Starts a mirror of an upstream; where it can, in a store that outlives it. */
+export type Starter = (upstreamUrl: string, options?: StoreOptions) => Promise<Server>;
 
 /**
  * narrows first, and what is installed of what people would take instead.
@@ -12,10 +12,10 @@ export type Starter = (upstreamUrl: string) => Promise<Server>;
  */
 export function starters(peers: readonly string[], only: string | undefined, without?: string): Starter[] {
   const all: [name: string, program: string, Starter][] = [
-    ['narrows', 'sh', (url) => startNarrows(url)],
+    ['narrows', 'sh', (url, options) => startNarrows(url, options)],
     ['nginx', 'nginx', (url) => startNginx(url)],
     ['nginx, sendfile', 'nginx', (url) => startNginx(url, 'sendfile')],
-    ['docker-registry', 'docker-registry', startDockerRegistry],
+    ['docker-registry', 'docker-registry', (url) => startDockerRegistry(url)],
     ...peers.map((peer): [string, string, Starter] => {
       const [name = peer] = peer.split('=', 1);
       return [name, 'sh', (url) => startPeer(name, peer.slice(name.length + 1), url)];

@@ -1,9 +1,11 @@
 import { table } from '../demo/show.ts';
 import type { BundleFigures } from './bundle.ts';
 import type { CachedFigures } from './cached.ts';
+import type { ChurnFigures } from './churn.ts';
 import type { ColdFigures } from './cold.ts';
 import type { CrowdFigures } from './crowd.ts';
 import type { HerdFigures } from './herd.ts';
+import type { ImagesFigures } from './images.ts';
 import type { RedisFigures } from './redis.ts';
 import type { ReadResult } from './redis-reader.ts';
 import type { StartFigures } from './start.ts';
@@ -47,12 +49,39 @@ export function coldTable(figures: readonly ColdFigures[]): string {
 
 export function crowdTable(figures: readonly CrowdFigures[]): string {
   const rows = figures.map((one) => [
+    one.server,
     String(one.clients),
     `${Math.round(one.bytesPerSecond / 1e6)} MB/s`,
     `${Math.round(one.idleMiB)} MiB`,
     `${Math.round(one.rssMiB)} MiB`,
   ]);
-  return table([['clients of 1 GiB', 'throughput', 'memory before', 'memory meanwhile'], ...rows]);
+  return table([['server', 'clients of 1 GiB', 'throughput', 'memory before', 'memory meanwhile'], ...rows]);
+}
+
+export function imagesTable(figures: readonly ImagesFigures[]): string {
+  const rows = figures.map((one) => [
+    `${one.latencyMs} ms`,
+    one.server,
+    `${one.coldSeconds.toFixed(2)} s`,
+    `${one.againSeconds.toFixed(2)} s`,
+    `${one.movedRatio.toFixed(2)} ×`,
+    one.server === 'direct' ? '' : `${one.cpuSeconds.toFixed(1)} s`,
+  ]);
+  return table([
+    ['upstream away', 'server', 'eight images', 'once more', 'moved, of the images', 'processor'],
+    ...rows,
+  ]);
+}
+
+export function churnTable(figures: readonly ChurnFigures[]): string {
+  const rows = figures.map((one) => [
+    one.server,
+    one.room,
+    `${Math.round(one.blobsPerSecond)}/s`,
+    `${one.cpuMsEach.toFixed(2)} ms each`,
+    `${Math.round(one.storeMiB)} MiB`,
+  ]);
+  return table([['server', 'room', 'blobs of 256 KiB', 'processor', 'on the disk then'], ...rows]);
 }
 
 export function startTable(figures: readonly StartFigures[]): string {

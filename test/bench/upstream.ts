@@ -1,12 +1,28 @@
 /** A registry in a process of its own, so that its work is not counted as the mirror's. Told what to do by messages. */
 import { buildImage, noise } from '../fixtures/images.ts';
 import { blobOf, startRegistry } from '../fixtures/registry.ts';
+import { putSynthetic, syntheticImages } from '../fixtures/synthetic.ts';
 
 export interface UpstreamOrder {
   readonly bytes: number;
   readonly blobs: number;
   /** 0 for as fast as it can. */
   readonly bytesPerSecond: number;
+}
+
+/** Eight official images for one platform, instead of blobs of one size. */
+export interface ImagesOrder {
+  readonly architecture: string;
+  /** Their layers are so many times smaller than the real ones. */
+  readonly scale: number;
+}
+
+export interface ImagesReady {
+  readonly url: string;
+  /** `docker.io/library/nginx:1.27`, … */
+  readonly references: readonly string[];
+  /** Of the manifests and blobs of that platform, each once. */
+  readonly closureBytes: number;
 }
 
 export interface UpstreamReady {
@@ -23,10 +39,14 @@ export interface UpstreamCount {
 
 const registry = await startRegistry();
 
-process.on('message', (message: UpstreamOrder | 'count') => {
+process.on('message', (message: UpstreamOrder | ImagesOrder | 'count') => {
   if (message === 'count') {
     process.send!({ gets: registry.count('GET blobs'), heads: registry.count('HEAD blobs') } satisfies UpstreamCount);
     registry.forget();
+    return;
+  }
+  if ('architecture' in message) {
+    process.send!(offerImages(message));
     return;
   }
   const blobs = Array.from({ length: message.blobs }, (_, at) => blobOf(bytesOf(`bench ${at}`, message.bytes)));
@@ -37,6 +57,18 @@ process.on('message', (message: UpstreamOrder | 'count') => {
   const digests = blobs.map(({ digest }) => digest);
   process.send!({ url: registry.url, digests, image: image.index.digest } satisfies UpstreamReady);
 });
+
+function offerImages({ architecture, scale }: ImagesOrder): ImagesReady {
+  const images = syntheticImages(architecture, scale);
+  putSynthetic(registry, images);
+  const contents = images.flatMap(({ index, manifests, blobs }) => [index, ...manifests, ...blobs]);
+  const sizes = new Map(contents.map(({ digest, bytes }) => [digest, bytes.length]));
+  return {
+    url: registry.url,
+    references: images.map(({ repository, tag }) => `docker.io/${repository}:${tag}`),
+    closureBytes: [...sizes.values()].reduce((total, bytes) => total + bytes, 0),
+  };
+}
 
 const pieceBytes = 64 * 2 ** 20;
 
