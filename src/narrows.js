@@ -13,7 +13,8 @@ setFlagsFromString('--no-flush-bytecode');
 try {
   const { NODE_COMPILE_CACHE: given = '', XDG_CACHE_HOME: caches = '' } = process.env;
   const folder = isAbsolute(given) ? given : join(isAbsolute(caches) ? caches : join(homedir(), '.cache'), 'narrows');
-  enableCompileCache(folder);
+  // An empty HOME would lead to where it was started, which others may be able to write to.
+  if (isAbsolute(folder)) enableCompileCache(folder);
 } catch {
   // A user without a home does without.
 }
