@@ -40,7 +40,7 @@ export function createCallerRights({ registry, verdicts, records, open }: Caller
 
   /** @returns false for a refusal */
   function mayDo(login: Login | undefined, upstream: string, subject: string, question: Question): Promise<boolean> {
-    return verdicts.find(login, subject, question.text, async () => {
+    return verdicts.find(login, subject, { of: upstream, text: question.text }, async () => {
       const asked = open(upstream, login);
       try {
         await question.ask(asked);

@@ -20,6 +20,7 @@ function start(more: { maxQuestions?: number; maxVerdicts?: number } = {}) {
 }
 
 const loginOf = (username: string, password: string) => ({ username, password, address: '192.0.2.1' });
+const q = { of: 'here', text: 'q' };
 const pass = () => Promise.resolve();
 const refuse = () => Promise.reject(new NarrowsError('denied', 'No.'));
 const fail = () => Promise.reject(new NarrowsError('upstreamUnavailable', 'Not now.'));
@@ -27,17 +28,21 @@ const fail = () => Promise.reject(new NarrowsError('upstreamUnavailable', 'Not n
 void t.test('verdicts: each lasts its time, and trouble is none', async (t) => {
   const { verdicts, clock } = start();
   const login = loginOf('a', 'b');
-  t.equal(await verdicts.find(login, 'x', 'q', pass), true);
-  t.equal(await verdicts.find(login, 'x', 'other', refuse), true, 'one subject, whatever the question');
+  t.equal(await verdicts.find(login, 'x', q, pass), true);
+  t.equal(
+    await verdicts.find(login, 'x', { of: 'here', text: 'other' }, refuse),
+    true,
+    'one subject, whatever the question',
+  );
   clock.nowMs = 60;
   t.equal(verdicts.last(login, 'x'), undefined);
-  await t.rejects(verdicts.find(login, 'x', 'q', fail), { message: 'Not now.' });
+  await t.rejects(verdicts.find(login, 'x', q, fail), { message: 'Not now.' });
   t.equal(verdicts.last(login, 'x'), undefined);
-  t.equal(await verdicts.find(login, 'x', 'q', refuse), false);
+  t.equal(await verdicts.find(login, 'x', q, refuse), false);
   clock.nowMs = 69;
-  t.equal(await verdicts.find(login, 'x', 'q', pass), false);
+  t.equal(await verdicts.find(login, 'x', q, pass), false);
   clock.nowMs = 70;
-  t.equal(await verdicts.find(login, 'x', 'q', pass), true);
+  t.equal(await verdicts.find(login, 'x', q, pass), true);
 });
 
 void t.test(
@@ -50,8 +55,8 @@ void t.test(
       asked++;
       return promise;
     };
-    const same = Array.from({ length: 20 }, () => verdicts.find(undefined, 'x', 'q', ask));
-    await t.rejects(verdicts.find(undefined, 'x', 'another', fail), { message: 'Not now.' });
+    const same = Array.from({ length: 20 }, () => verdicts.find(undefined, 'x', q, ask));
+    await t.rejects(verdicts.find(undefined, 'x', { of: 'here', text: 'another' }, fail), { message: 'Not now.' });
     resolve();
     t.same(new Set(await Promise.all(same)), new Set([true]));
     t.equal(asked, 1);
@@ -61,13 +66,14 @@ void t.test(
 void t.test('verdicts: so many questions and no more', async (t) => {
   const { verdicts } = start({ maxQuestions: 3 });
   const { promise, resolve } = Promise.withResolvers<void>();
-  const waiting = ['a', 'b', 'c'].map((subject) => verdicts.find(undefined, subject, 'q', () => promise));
-  await t.rejects(verdicts.find(undefined, 'd', 'q', pass), {
-    message: '3 questions for the rights of callers are waiting already.',
+  const waiting = ['a', 'b', 'c'].map((subject) => verdicts.find(undefined, subject, q, () => promise));
+  await t.rejects(verdicts.find(undefined, 'd', q, pass), {
+    message: '3 questions for the rights of callers are waiting for here already.',
   });
+  t.equal(await verdicts.find(undefined, 'd', { of: 'elsewhere', text: 'q' }, pass), true, 'another is asked');
   resolve();
   await Promise.all(waiting);
-  t.equal(await verdicts.find(undefined, 'd', 'q', pass), true);
+  t.equal(await verdicts.find(undefined, 'e', q, pass), true);
 });
 
 void t.test('66. verdicts: nobody gets that of someone who differs in anything', async (t) => {
@@ -77,7 +83,7 @@ void t.test('66. verdicts: nobody gets that of someone who differs in anything',
     asyncProperty(who, who, async (one, other) => {
       const { verdicts } = start();
       const loginOfOne = one.login && loginOf(...one.login);
-      await verdicts.find(loginOfOne, one.subject, 'q', pass);
+      await verdicts.find(loginOfOne, one.subject, q, pass);
       const isSame = JSON.stringify(one) === JSON.stringify(other);
       return (verdicts.last(other.login && loginOf(...other.login), other.subject) === true) === isSame;
     }),
