@@ -65,6 +65,8 @@ export interface Requester {
 }
 
 const maxRedirects = 5;
+/** A connection costs up to three ways there and back: it is kept for the next layer, where the registry says no less. */
+const idleMs = 30_000;
 const maxTokenBytes = 1024 * 1024;
 
 /**
@@ -239,6 +241,7 @@ function createDispatcher(options: UpstreamOptions): Dispatcher {
     bodyTimeout: limits.stallTimeoutMs,
     allowH2: false,
     pipelining: 1,
+    keepAliveTimeout: idleMs,
   };
   if (!options.proxy) return new Agent({ ...common, connect });
   return new ProxyAgent({ ...common, uri: options.proxy.href, ...(ca && { requestTls: { ca: withSystem(ca) } }) });

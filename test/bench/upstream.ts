@@ -37,7 +37,9 @@ export interface UpstreamCount {
   readonly heads: number;
 }
 
-const registry = await startRegistry();
+/** As those of the internet keep their connections. */
+const keepAliveMs = 60_000;
+const registry = await startRegistry(0, { keepAliveMs });
 
 process.on('message', (message: UpstreamOrder | ImagesOrder | 'count') => {
   if (message === 'count') {
