@@ -1,4 +1,5 @@
 import t from 'tap';
+import type { Partial } from '../../src/cache/tier.ts';
 import { Flight } from '../../src/pull/flight.ts';
 import { mediaTypes } from '../../src/oci/media-types.ts';
 import { download, filesOf, until } from '../fixtures/downloads.ts';
@@ -229,7 +230,7 @@ void t.test('an upstream that tells no length: whole all the same, told when it 
 void t.test(
   'without a tier to keep it: readers share the window, and the upstream waits for the slowest',
   async (t) => {
-    const flight = tierlessFlight();
+    const flight = smallFlight();
     const [first, second] = await Promise.all([flight.open('first'), flight.open('joined')]);
     const readTo = async (reader: typeof first, from: number, to: number) => {
       const parts: Buffer[] = [];
@@ -286,7 +287,7 @@ void t.test('88. an empty body for a digest that is not empty: never a whole ans
 });
 
 void t.test('14. without a tier: a reader of a part does not stop the others', async (t) => {
-  const flight = tierlessFlight();
+  const flight = smallFlight();
   const [part, whole] = await Promise.all([flight.open('first'), flight.open('joined')]);
   t.ok((await part.read(0, 100)).equals(bytes.subarray(0, 100)));
   part.doneReading!();
@@ -325,7 +326,7 @@ void t.test(
 
 void t.test('12. bytes are read before the tier has made a place for them', async (t) => {
   const gate = Promise.withResolvers<undefined>();
-  const flight = tierlessFlight(() => gate.promise);
+  const flight = smallFlight(() => gate.promise);
   const reader = await flight.open('first');
   t.ok((await reader.read(0, 100)).equals(bytes.subarray(0, 100)));
   gate.resolve(undefined);
@@ -336,11 +337,45 @@ void t.test('12. bytes are read before the tier has made a place for them', asyn
   await reader.close();
 });
 
-/** A flight that no tier takes, from an upstream that sends small pieces. @param begin how that comes out */
-function tierlessFlight(begin: () => Promise<undefined> = () => Promise.resolve(undefined)): Flight {
+void t.test('whoever passes it on hears of its end when it is written, a client when it is verified', async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const written: Buffer[] = [];
+  const partial: Partial = {
+    startBytes: 0,
+    async append(chunks) {
+      await gate.promise;
+      written.push(...chunks);
+    },
+    reader: () => ({ read: () => Promise.reject(new Error('it is in memory')), close: () => undefined }),
+    commit: () => Promise.resolve(),
+    close: () => Promise.resolve(),
+  };
+  const flight = smallFlight(() => Promise.resolve(partial), bytes.length);
+  const [client, other] = [await flight.open('first'), await flight.open('passing-on')];
+  let isTold = false;
+  void other.verified!.then(() => (isTold = true));
+  await client.verified;
+  for (let turns = 0; turns < 5; turns++) await new Promise((resolve) => setImmediate(resolve));
+  t.notOk(isTold, 'others would look for a copy that is not there');
+  gate.resolve();
+  await other.verified;
+  t.same(Buffer.concat(written), bytes);
+  t.same(await flight.landed, { outcome: 'done' });
+  await Promise.all([client.close(), other.close()]);
+});
+
+/**
+ * A flight from an upstream that sends small pieces.
+ *
+ * @param begin what takes it; by itself nothing does
+ */
+function smallFlight(
+  begin: () => Promise<Partial | undefined> = () => Promise.resolve(undefined),
+  windowBytes = 100_000,
+): Flight {
   return new Flight({
     digest: blob.digest,
-    windowBytes: () => 100_000,
+    windowBytes: () => windowBytes,
     limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
     expectedSize: () => Promise.resolve(undefined),
     begin,
