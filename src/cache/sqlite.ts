@@ -58,7 +58,8 @@ function createRecentRows(database: DatabaseSync, maxBytes: number): RecentRows 
     maxBytes > 0
       ? new LRUCache<string, { readonly row: string | undefined }>({
           maxSize: maxBytes,
-          sizeCalculation: ({ row = '' }, key) => row.length + key.length + entryOverheadBytes,
+          // A text with one letter beyond Latin-1 takes two bytes for each.
+          sizeCalculation: ({ row = '' }, key) => 2 * (row.length + key.length) + entryOverheadBytes,
         })
       : undefined;
   // Another number each time that any other connection has written. https://sqlite.org/pragma.html#pragma_data_version
@@ -66,13 +67,14 @@ function createRecentRows(database: DatabaseSync, maxBytes: number): RecentRows 
   let seen: unknown;
   return {
     get(key, read) {
+      if (!rows) return read();
       const now = version.get()?.['data_version'];
-      if (now !== seen) rows?.clear();
+      if (now !== seen) rows.clear();
       seen = now;
-      const known = rows?.get(key);
+      const known = rows.get(key);
       if (known) return known.row;
       const row = read();
-      rows?.set(key, { row });
+      rows.set(key, { row });
       return row;
     },
     drop: (key) => void rows?.delete(key),

@@ -20,7 +20,7 @@ import type { Sender, StreamLimits } from './send.ts';
 import type { EndpointRules, Serving } from './serving.ts';
 import type { Tls } from './tls.ts';
 import { isTokenPath, tokenReply } from './token-route.ts';
-import { endWith, isOut } from './whole.ts';
+import { cutShort, endWith, isOut } from './whole.ts';
 
 export interface AnsweringOptions {
   readonly endpoints: readonly { readonly tls?: Tls | undefined }[];
@@ -88,11 +88,21 @@ function giveAgain(
   const id = randomUUID();
   response.writeHead(repeat.status, [...repeat.head, 'x-request-id', id]);
   endWith(response, repeat.body, limits.stallMs);
-  const tell = (ms: number, isWhole: boolean) =>
-    onAnswered(answeredAs(request, response, { id, ms, isWhole, bodyBytes: repeat.bodyBytes, said: repeat.said }));
+  const tell = (ms: number, isWhole: boolean, error?: Error) => {
+    const answered = answeredAs(request, response, {
+      id,
+      ms,
+      isWhole,
+      bodyBytes: repeat.bodyBytes,
+      said: repeat.said,
+    });
+    onAnswered(error ? { ...answered, error } : answered);
+  };
   if (isOut(response)) return tell(0, true);
   const started = performance.now();
-  response.once('close', () => tell(Math.round(performance.now() - started), response.writableFinished));
+  response.once('close', () =>
+    tell(Math.round(performance.now() - started), response.writableFinished, cutShort(response)),
+  );
 }
 
 interface Asked {
@@ -113,6 +123,7 @@ async function answer(asked: Asked, options: AnsweringOptions, sender: Sender): 
   for (const [name, value] of Object.entries({ ...everywhere, 'x-request-id': id })) response.setHeader(name, value);
   const span = serverSpan(request.method ?? '', request.headers);
   response.once('close', () => {
+    known.error ??= cutShort(response);
     const answered = describe(request, response, id, started, known);
     options.onAnswered(answered);
     span.end(attributesOf(answered), answered.status >= 500 ? answered.error : undefined);

@@ -32,6 +32,12 @@ export function endWith(response: ServerResponse, body: WholeBody, stallMs: numb
   response.once('close', () => clearTimeout(timer));
 }
 
+/** Why an answer that had begun is not whole; undefined where it is. */
+export function cutShort(response: ServerResponse): Error | undefined {
+  if (response.writableFinished || !response.headersSent) return undefined;
+  return response.errored ?? new Error('the client has left');
+}
+
 /** Is all of an answer that has been ended with the kernel? */
 export function isOut(response: ServerResponse): boolean {
   return response.writableEnded && response.writableLength === 0;

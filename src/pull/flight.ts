@@ -49,7 +49,11 @@ export class Flight {
     this.#copy = createGrowingCopy({
       open: options.begin,
       from: (position) => this.#window.from(position),
-      onChange: () => this.#wake(),
+      onChange: () => {
+        // It may have turned out just now that nothing takes it.
+        this.#giveUpIfUnwanted();
+        this.#wake();
+      },
       onTrouble: options.onTrouble,
     });
     // Nobody may be listening to them when they fail: readers get the failure from their reads.

@@ -13,7 +13,7 @@ export interface GrowingCopyOptions {
 
 /** What a download leaves in a tier. The tier may fail at any moment: then nothing is kept. */
 export interface GrowingCopy {
-  /** The tier takes what comes: false before the beginning, and from its first failure on. */
+  /** The tier takes what comes, as far as is known: false before the beginning, and from its first failure on. */
   readonly isKept: boolean;
   /** So much of it can be read from the tier. */
   readonly flushedBytes: number;
@@ -41,7 +41,8 @@ export function createGrowingCopy({ open, from, onChange, onTrouble }: GrowingCo
   /** In the order of arrival, all that has come meanwhile in one go. */
   async function write(): Promise<void> {
     try {
-      const place = (partial ??= await open());
+      // Always after this turn: whoever began it has to know of it before its end.
+      const place = (partial = await (partial ?? open()));
       isKept = place !== undefined;
       if (!place) return;
       for (let chunks = from(flushedBytes); chunks.length > 0; chunks = from(flushedBytes)) {

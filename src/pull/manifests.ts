@@ -84,7 +84,8 @@ export function createManifests(
     // What was narrowed is never narrowed from: a recipe that leads to a recipe was not written here.
     const original = (await openHere(source, recipe.index)) ?? (await fetch(source, recipe.index));
     if (!original) return undefined;
-    const made = await prepare(original, recipe, (child) => imageOf(source, child));
+    const read = { ...original, document: reading.read(original) };
+    const made = await prepare(read, recipe, (child) => imageOf(source, child));
     // A recipe of another version of this program, or one that someone wrote, makes another document.
     if (made?.digest !== digest) return undefined;
     return { ...made, digest, state: original.state, narrowedFrom: recipe.index };

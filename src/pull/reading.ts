@@ -19,8 +19,8 @@ export interface Reading {
   readLeniently(manifest: Readable): Document | undefined;
 }
 
-/** What a document takes in memory, of what it takes as text. */
-const growth = 8;
+/** What a document takes in memory, of what it takes as text, where its publisher wants it to be much. */
+const growth = 24;
 const entryOverheadBytes = 1024;
 
 /** @param maxBytes for what is remembered; 0 for nothing */

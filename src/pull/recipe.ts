@@ -14,7 +14,7 @@ import type { Narrowed } from './narrow.ts';
 export interface Original {
   readonly bytes: Buffer;
   readonly mediaType: string;
-  /** What is in the bytes, where somebody has read them already: a tag's answer reads them once. */
+  /** What is in the bytes, where somebody has read them already. */
   readonly document?: Document;
 }
 

@@ -65,7 +65,7 @@ export interface Requester {
 }
 
 const maxRedirects = 5;
-/** A connection costs up to three ways there and back: it is kept for the next layer, where the registry says no less. */
+/** A connection costs up to three ways there and back: it is kept for the next layer, unless the registry says less. */
 const idleMs = 30_000;
 const maxTokenBytes = 1024 * 1024;
 
@@ -242,6 +242,7 @@ function createDispatcher(options: UpstreamOptions): Dispatcher {
     allowH2: false,
     pipelining: 1,
     keepAliveTimeout: idleMs,
+    keepAliveMaxTimeout: idleMs,
   };
   if (!options.proxy) return new Agent({ ...common, connect });
   return new ProxyAgent({ ...common, uri: options.proxy.href, ...(ca && { requestTls: { ca: withSystem(ca) } }) });

@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 import t from 'tap';
 import type { Test } from 'tap';
-import { endWith, isOut, wholeBody } from '../../src/http/whole.ts';
+import { cutShort, endWith, isOut, wholeBody } from '../../src/http/whole.ts';
 import { noise } from '../fixtures/images.ts';
 
 /** Asks, and gives the answer's maker and the connection; all that came is in `received`. */
@@ -37,6 +37,7 @@ for (const [what, body] of [
     response.writeHead(200, { 'content-length': body.length });
     endWith(response, wholeBody(body), 60_000);
     await once(socket, 'close');
+    t.equal(cutShort(response), undefined);
     const all = received();
     t.same(all.subarray(all.indexOf('\r\n\r\n') + 4), body);
   });
@@ -62,5 +63,23 @@ void t.test('a client that takes nothing is cut off, and not before its time', a
   t.notOk(isOut(response));
   await once(response, 'close');
   t.notOk(response.writableFinished);
+  t.match(cutShort(response), { message: 'the client takes nothing' });
   t.ok(performance.now() - started >= 49);
+});
+
+void t.test('a client that leaves is told of as such', async (t) => {
+  const { response, socket } = await ask(t, 'GET');
+  socket.pause();
+  response.writeHead(200);
+  endWith(response, noise('left', 64 * 1024 * 1024), 60_000);
+  socket.resetAndDestroy();
+  await once(response, 'close');
+  t.ok(cutShort(response) instanceof Error);
+});
+
+void t.test('a client that leaves before there is an answer was cut short of nothing', async (t) => {
+  const { response, socket } = await ask(t, 'GET');
+  socket.resetAndDestroy();
+  await once(response, 'close');
+  t.equal(cutShort(response), undefined);
 });

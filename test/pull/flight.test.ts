@@ -364,6 +364,34 @@ void t.test('whoever passes it on hears of its end when it is written, a client 
   await Promise.all([client.close(), other.close()]);
 });
 
+void t.test('13. nobody reads it and nothing can take it: given up as soon as that is known', async (t) => {
+  const place = Promise.withResolvers<undefined>();
+  const body = Promise.withResolvers<never>();
+  body.promise.catch(() => undefined);
+  const flight = new Flight({
+    digest: blob.digest,
+    windowBytes: () => 100_000,
+    limits: { maxResumes: 3, resumeDelayMs: 1, maxUnreadBytes: bytes.length },
+    expectedSize: () => Promise.resolve(undefined),
+    begin: () => place.promise,
+    onTrouble: () => undefined,
+    fetch: () =>
+      Promise.resolve({
+        size: bytes.length,
+        offset: 0,
+        cancel: () => body.reject(new Error('cancelled')),
+        body: (async function* () {
+          yield await body.promise;
+        })(),
+      }),
+  });
+  const reader = await flight.open('first');
+  await reader.close();
+  t.ok(flight.isJoinable, 'it would be kept');
+  place.resolve(undefined);
+  t.same(await flight.landed, { outcome: 'abandoned' });
+});
+
 /**
  * A flight from an upstream that sends small pieces.
  *

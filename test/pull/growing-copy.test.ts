@@ -72,6 +72,19 @@ void t.test('what came while there was no place yet is in the copy', async (t) =
   t.same((await filesOf(store)).unfinished, []);
 });
 
+void t.test('growing by nothing ends nothing', async (t) => {
+  const { copy, come } = await stage(t);
+  copy.begin();
+  await copy.settled();
+  copy.grow();
+  await copy.settled();
+  copy.grow();
+  come(...pieces);
+  await copy.settled();
+  t.equal(copy.flushedBytes, whole.length);
+  await copy.close({ isForLater: false });
+});
+
 void t.test('nothing at all is a copy as well', async (t) => {
   const { copy, store } = await stage(t);
   copy.begin();
