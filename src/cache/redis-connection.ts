@@ -71,6 +71,8 @@ export function connect(options: ConnectionOptions, onMoved: (error: Error) => v
         connectMs,
         () => createClient({ ...common, url: url.href, socket: { ...socket } }),
         (client, _key, args) => client.sendCommand(args, asBuffers),
+        // Destroyed while it connects, it takes itself for ready: it would ping for ever, and no process would end.
+        (client) => (client.options.pingInterval = 0),
       );
     }
     case 'sentinel':
@@ -131,6 +133,7 @@ function connectionOf<C extends Client>(
   connectMs: number,
   make: () => C,
   send: (client: C, key: string | undefined, args: readonly Argument[]) => Promise<RedisReply>,
+  silence: (client: C) => void = () => undefined,
 ): Connection {
   let client = makeHeard();
   let openedMs = -Infinity;
@@ -145,6 +148,7 @@ function connectionOf<C extends Client>(
   }
 
   async function close(): Promise<void> {
+    silence(client);
     try {
       await client.destroy();
     } catch {
