@@ -64,6 +64,7 @@ void t.test('the defaults are right, and read as milliseconds and bytes', (t) =>
         maxBlobSize: 1024 ** 2,
         maxAnswers: 16 * 1024 ** 2,
         maxRecords: 16 * 1024 ** 2,
+        maxDocuments: 16 * 1024 ** 2,
       },
     },
     tags: { fresh: 60_000, missing: 10_000, stale: 5000, rules: [] },

@@ -88,21 +88,14 @@ function giveAgain(
   const id = randomUUID();
   response.writeHead(repeat.status, [...repeat.head, 'x-request-id', id]);
   endWith(response, repeat.body, limits.stallMs);
-  const tell = (ms: number, isWhole: boolean, error?: Error) => {
-    const answered = answeredAs(request, response, {
-      id,
-      ms,
-      isWhole,
-      bodyBytes: repeat.bodyBytes,
-      said: repeat.said,
-    });
+  const { bodyBytes, said } = repeat;
+  const tell = (ms: number, error?: Error) => {
+    const answered = answeredAs(request, response, { id, ms, isWhole: error === undefined, bodyBytes, said });
     onAnswered(error ? { ...answered, error } : answered);
   };
-  if (isOut(response)) return tell(0, true);
+  if (isOut(response)) return tell(0);
   const started = performance.now();
-  response.once('close', () =>
-    tell(Math.round(performance.now() - started), response.writableFinished, cutShort(response)),
-  );
+  response.once('close', () => tell(Math.round(performance.now() - started), cutShort(response)));
 }
 
 interface Asked {

@@ -14,8 +14,8 @@ import type { Narrowed } from './narrow.ts';
 export interface Original {
   readonly bytes: Buffer;
   readonly mediaType: string;
-  /** What is in the bytes, where somebody has read them already. */
-  readonly document?: Document;
+  /** What is in the bytes. */
+  readonly document: Document;
 }
 
 /** An index to which others add where the publisher has a single image. */
@@ -43,7 +43,7 @@ export async function prepare(
   recipe: NarrowedRecord,
   manifestOf: (digest: Digest, mediaType: string) => Promise<Manifest | undefined>,
 ): Promise<Narrowed | undefined> {
-  const base = baseOf(original.document ?? parseDocument(original.bytes, original.mediaType));
+  const base = baseOf(original.document);
   if (!base) return undefined;
   const kept = recipe.kept.map((place) => base.manifests[place]).filter((child) => child !== undefined);
   const isWhole = base !== empty && kept.length === base.manifests.length && !recipe.added?.length;

@@ -28,6 +28,8 @@ interface Load {
   readonly bytes: number;
   readonly clients: number;
   readonly range?: string;
+  /** Header lines beside what all send. */
+  readonly headers?: readonly string[];
   path(server: Server, ready: UpstreamReady): string;
 }
 
@@ -35,8 +37,8 @@ const accept =
   'Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json';
 const MiB = 2 ** 20;
 
-function manifest(name: string, path: Load['path']): Load {
-  return { name, bytes: 4096, clients: 16, path };
+function manifest(name: string, path: Load['path'], headers: readonly string[] = []): Load {
+  return { name, bytes: 4096, clients: 16, path, headers };
 }
 
 function blob(size: string, bytes: number, clients: number, range?: string): Load {
@@ -53,6 +55,8 @@ function blob(size: string, bytes: number, clients: number, range?: string): Loa
 
 const loads: Load[] = [
   manifest('a manifest by tag', () => '/v2/library/x/manifests/1'),
+  // What was said to others is not said again to who shows a credential, here one that nobody asked for.
+  manifest('the same, of who logs in', () => '/v2/library/x/manifests/1', ['Authorization: Basic bWU6bWU=']),
   manifest(
     'the same, narrowed',
     ({ name }) => `${name.startsWith('narrows') ? '/p/linux-arm64' : ''}/v2/library/x/manifests/1`,
@@ -97,7 +101,8 @@ async function byTurns(
   { rounds, seconds }: CachedOptions,
 ): Promise<CachedFigures[]> {
   // A MiB out of the middle.
-  const headers = one.range ? [accept, `Range: bytes=${32 * MiB}-${33 * MiB - 1}`] : [accept];
+  const range = one.range ? [`Range: bytes=${32 * MiB}-${33 * MiB - 1}`] : [];
+  const headers = [accept, ...range, ...(one.headers ?? [])];
   const run = (server: Server, forSeconds: number) =>
     load(server, one.path(server, ready), { clients: one.clients, seconds: forSeconds, headers });
   const measured = new Map(servers.map((server) => [server, [] as Round[]]));

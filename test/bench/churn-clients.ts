@@ -1,5 +1,6 @@
 /** Clients that go through a list of blobs together, in a process of their own; each looks at the length of what it gets. */
-import { Agent, request } from 'node:http';
+import { Agent } from 'node:http';
+import { pull } from './pull.ts';
 
 export interface ChurnOrder {
   readonly urls: readonly string[];
@@ -11,21 +12,6 @@ export interface ChurnResult {
   readonly whole: number;
 }
 
-function pull(url: string, agent: Agent): Promise<boolean> {
-  return new Promise((resolve) => {
-    const sent = request(url, { agent }, (response) => {
-      let bytes = 0;
-      response.on('data', (chunk: Buffer) => (bytes += chunk.length));
-      response.on('error', () => undefined);
-      response.on('close', () => {
-        resolve(response.statusCode === 200 && String(bytes) === response.headers['content-length']);
-      });
-    });
-    sent.on('error', () => resolve(false));
-    sent.end();
-  });
-}
-
 async function pullAll({ urls, clients }: ChurnOrder): Promise<ChurnResult> {
   const agent = new Agent({ keepAlive: true, maxSockets: clients });
   const left = urls.values();
@@ -33,7 +19,7 @@ async function pullAll({ urls, clients }: ChurnOrder): Promise<ChurnResult> {
   const started = performance.now();
   await Promise.all(
     Array.from({ length: clients }, async () => {
-      for (const url of left) if (await pull(url, agent)) whole++;
+      for (const url of left) if ((await pull(url, undefined, agent)).isRight) whole++;
     }),
   );
   agent.destroy();

@@ -1,6 +1,7 @@
 import type { HerdOrder, HerdResult } from './herd-clients.ts';
 import { median, settleDisk, startWorker } from './processes.ts';
 import type { Server } from './processes.ts';
+import { direct } from './servers.ts';
 import type { Starter } from './servers.ts';
 import type { UpstreamOrder, UpstreamReady } from './upstream.ts';
 
@@ -43,11 +44,11 @@ export async function benchCold(
     onStep(`a blob that is not here, ${name} …`);
     const upstream = startWorker<UpstreamOrder, UpstreamReady>('upstream.ts');
     const { url, digests } = await upstream.ask({ bytes, blobs: rounds * times + warmUps, bytesPerSecond });
-    const servers: Server[] = [{ name: 'direct', url, pid: 0, stop: () => Promise.resolve() }];
+    const servers: Server[] = [];
     const client = startWorker<HerdOrder, HerdResult>('herd-clients.ts');
     const found = new Map<Server, HerdResult[]>();
     try {
-      for (const start of starts) servers.push(await start(url));
+      for (const start of [direct, ...starts]) servers.push(await start(url));
       for (const [round, digest] of digests.entries()) {
         for (const server of servers) {
           const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashing: 0 };

@@ -1,6 +1,6 @@
 /** Many clients of one blob in a process of their own; each hashes what it gets. */
-import { createHash } from 'node:crypto';
-import { Agent, request } from 'node:http';
+import { Agent } from 'node:http';
+import { pull } from './pull.ts';
 
 export interface HerdOrder {
   readonly url: string;
@@ -17,38 +17,6 @@ export interface HerdResult {
   readonly lastHeadMs: number;
   readonly lastFirstByteMs: number;
   readonly bytes: number;
-}
-
-interface One {
-  isRight: boolean;
-  headMs: number;
-  firstByteMs: number;
-  bytes: number;
-}
-
-function pull(url: string, digest: string | undefined, agent: Agent): Promise<One> {
-  const started = performance.now();
-  return new Promise((resolve) => {
-    const one: One = { isRight: false, headMs: Infinity, firstByteMs: Infinity, bytes: 0 };
-    const hash = createHash('sha256');
-    const sent = request(url, { agent }, (response) => {
-      one.headMs = performance.now() - started;
-      response.on('data', (chunk: Buffer) => {
-        if (one.bytes === 0) one.firstByteMs = performance.now() - started;
-        one.bytes += chunk.length;
-        if (digest !== undefined) hash.update(chunk);
-      });
-      response.on('error', () => undefined);
-      response.on('close', () => {
-        const isWhole = response.complete && String(one.bytes) === response.headers['content-length'];
-        const isSame = digest === undefined || `sha256:${hash.digest('hex')}` === digest;
-        one.isRight = response.statusCode === 200 && isWhole && isSame;
-        resolve(one);
-      });
-    });
-    sent.on('error', () => resolve(one));
-    sent.end();
-  });
 }
 
 process.on('message', (order: HerdOrder) => {

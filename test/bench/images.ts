@@ -3,7 +3,9 @@ import { startFaultProxy } from '../fixtures/fault-proxy.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
 import { hasProgram, median, settleDisk, startWorker, usageOf } from './processes.ts';
 import type { Server } from './processes.ts';
+import { direct } from './servers.ts';
 import type { Starter } from './servers.ts';
+import { within } from './stage.ts';
 import type { ImagesOrder, ImagesReady } from './upstream.ts';
 
 export interface ImagesFigures {
@@ -45,19 +47,6 @@ export async function benchImages(
     return figures;
   } finally {
     upstream.stop();
-  }
-}
-
-/** No mirror at all. */
-const direct: Starter = (url) => Promise.resolve({ name: 'direct', url, pid: 0, stop: () => Promise.resolve() });
-
-/** Runs with a stage whose parts go when it ends. */
-async function within<T>(run: (stage: Teardown) => Promise<T>): Promise<T> {
-  const ends: (() => unknown)[] = [];
-  try {
-    return await run({ teardown: (end) => void ends.push(end) });
-  } finally {
-    for (const end of ends.toReversed()) await end();
   }
 }
 

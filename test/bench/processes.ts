@@ -59,8 +59,8 @@ export async function startNarrows(upstreamUrl: string, options: NarrowsOptions 
   const child = spawn(process.execPath, [main, ...args, '--upstream', `docker.io=${upstreamUrl}`], {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: {
-      ...process.env,
       NARROWS_LOG_LEVEL: 'warn',
+      ...process.env,
       ...(maxDiskBytes !== undefined && { NARROWS_CACHE_DISK_MAX_SIZE: `${Math.ceil(maxDiskBytes / 1024)}KiB` }),
     },
   });

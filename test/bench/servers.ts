@@ -4,6 +4,9 @@ import type { Server, StoreOptions } from './processes.ts';
 /** Starts a mirror of an upstream; where it can, in a store that outlives it. */
 export type Starter = (upstreamUrl: string, options?: StoreOptions) => Promise<Server>;
 
+/** No mirror at all. */
+export const direct: Starter = (url) => Promise.resolve({ name: 'direct', url, pid: 0, stop: () => Promise.resolve() });
+
 /**
  * narrows first, and what is installed of what people would take instead.
  *

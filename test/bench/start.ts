@@ -6,6 +6,7 @@ import { openCatalog } from '../../src/cache/catalog.ts';
 import { footprintOf } from '../fixtures/footprint.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
 import { startServe } from '../fixtures/process.ts';
+import { within } from './stage.ts';
 
 export interface StartFigures {
   readonly blobs: number;
@@ -21,16 +22,12 @@ const counts = [0, 100_000, 1_000_000];
 export async function benchStart(rounds: number, onStep: (text: string) => void): Promise<StartFigures[]> {
   const figures: StartFigures[] = [];
   for (const blobs of counts) {
-    const ends: (() => unknown)[] = [];
-    const t = { teardown: (end: () => unknown) => void ends.push(end) };
-    try {
-      onStep(`A store of ${blobs} blobs …`);
-      const store = await temporaryFolder(t);
+    onStep(`A store of ${blobs} blobs …`);
+    await within(async (stage) => {
+      const store = await temporaryFolder(stage);
       fill(store, blobs);
       figures.push(await measure(store, blobs, rounds));
-    } finally {
-      for (const end of ends.toReversed()) await end();
-    }
+    });
   }
   return figures;
 }
@@ -57,14 +54,14 @@ async function measure(store: string, blobs: number, rounds: number): Promise<St
   const took: number[] = [];
   let residentBytes = 0;
   for (let round = 0; round <= rounds; round++) {
-    const ends: (() => unknown)[] = [];
-    const started = performance.now();
-    const serve = await startServe({ teardown: (end) => void ends.push(end) }, { args: ['--store', store] });
-    took.push(performance.now() - started);
-    residentBytes = Math.max(residentBytes, (await footprintOf(serve.child.pid!)).rssBytes);
-    serve.child.kill('SIGTERM');
-    await serve.exit;
-    for (const end of ends) await end();
+    await within(async (stage) => {
+      const started = performance.now();
+      const serve = await startServe(stage, { args: ['--store', store] });
+      took.push(performance.now() - started);
+      residentBytes = Math.max(residentBytes, (await footprintOf(serve.child.pid!)).rssBytes);
+      serve.child.kill('SIGTERM');
+      await serve.exit;
+    });
   }
   const [firstMs = 0, ...others] = took;
   return { blobs, firstMs, medianMs: others.toSorted((a, b) => a - b)[Math.floor(others.length / 2)]!, residentBytes };

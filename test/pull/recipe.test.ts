@@ -11,8 +11,7 @@ import { readIndexLabels } from '../../src/oci/part.ts';
 import { formatPlatform } from '../../src/oci/platform.ts';
 import { narrowIndex } from '../../src/pull/narrow.ts';
 import type { Narrowed } from '../../src/pull/narrow.ts';
-import { baseOf, prepare } from '../../src/pull/recipe.ts';
-import type { Original } from '../../src/pull/recipe.ts';
+import { baseOf, prepare as prepareRead } from '../../src/pull/recipe.ts';
 import { buildImage, content } from '../fixtures/images.ts';
 import { indexIn, publishedImages } from '../fixtures/published.ts';
 
@@ -25,6 +24,17 @@ const manifestOf = (digest: Digest): Promise<Manifest | undefined> =>
   Promise.resolve(publishedImages.map(({ manifests }) => manifests.get(digest)).find((found) => found !== undefined));
 
 const nothing = () => Promise.resolve(undefined);
+
+interface Unread {
+  readonly bytes: Buffer;
+  readonly mediaType: string;
+}
+
+async function prepare({ bytes, mediaType }: Unread, ...how: Rest): Promise<Narrowed | undefined> {
+  return prepareRead({ bytes, mediaType, document: parseDocument(bytes, mediaType) }, ...how);
+}
+
+type Rest = Parameters<typeof prepareRead> extends [unknown, ...infer Others] ? Others : never;
 
 const recipe = (kept: readonly number[], more: Partial<NarrowedRecord> = {}): NarrowedRecord => ({
   index: alpine.index.manifests[0]!.digest,
@@ -92,7 +102,7 @@ void t.test('prepare: nothing is made of what is no manifest of today', async (t
 
 void t.test('prepare: the whole index as a document of 2015 carries it byte for byte', async (t) => {
   for (const published of publishedImages) {
-    const spaced: Original = {
+    const spaced: Unread = {
       bytes: Buffer.from(JSON.stringify(JSON.parse(published.bytes.toString()), undefined, 3)),
       mediaType: published.mediaType,
     };
