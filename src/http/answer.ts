@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import type { AddressLimits } from '../access/addresses.ts';
 import type { Identity } from '../access/identity.ts';
 import { withHops } from '../hops.ts';
@@ -12,7 +13,7 @@ import { askerOf } from './asker.ts';
 import { bodyOf, drain } from './body.ts';
 import { sendError } from './errors.ts';
 import { parsePushRoute } from './push-route.ts';
-import type { Repeat } from './repeats.ts';
+import type { RawRepeat, Repeat } from './repeats.ts';
 import { parseRoute, parseTarget } from './route.ts';
 import type { Target } from './route.ts';
 import { createSender } from './send.ts';
@@ -27,6 +28,7 @@ export interface AnsweringOptions {
   readonly limits: StreamLimits & {
     /** How long a client may be silent within what it sends. */
     readonly requestStallMs: number;
+    readonly keepAliveMs: number;
   };
   /** What this mirror calls itself in `Via`. */
   readonly pseudonym: string;
@@ -38,8 +40,12 @@ export interface AnsweringOptions {
 
 /** A request came, to the listener `at`. */
 export interface Answering {
-  /** Gives an answer that was given a moment ago; false where there is none. */
-  again(request: IncomingMessage, response: ServerResponse, at: number): boolean;
+  /** Gives an answer that was given a moment ago; undefined where there is none. */
+  again(request: IncomingMessage, response: ServerResponse, at: number): Repeat | undefined;
+  /** The same for a question that has not been read, on a connection that waits for nothing; false where there is none. */
+  againRaw(text: string, socket: Socket, at: number): boolean;
+  /** A question of this text was answered again: the next one need not be read. */
+  learn(text: string, request: IncomingMessage, at: number, repeat: Repeat): void;
   anew(request: IncomingMessage, response: ServerResponse, at: number): void;
 }
 
@@ -58,19 +64,28 @@ export function createAnswering(options: AnsweringOptions): Answering {
   return {
     again(request, response, at) {
       // What is traced is told in full.
-      if (tellsApart[at] || isTracing()) return false;
+      if (tellsApart[at] || isTracing()) return undefined;
       const repeat = options.serving().repeats.find(request, at);
-      if (!repeat || !isWithinRate(request, options)) return false;
+      if (!repeat || !isWithinRate(request.socket, options)) return undefined;
       giveAgain(repeat, request, response, options);
+      return repeat;
+    },
+    againRaw(text, socket, at) {
+      if (isTracing()) return false;
+      const raw = options.serving().repeats.findRaw(text, socket, at);
+      if (!raw || !isWithinRate(socket, options)) return false;
+      giveRaw(raw, socket, options);
       return true;
     },
+    learn: (text, request, at, repeat) =>
+      options.serving().repeats.noteRaw(text, request, at, repeat, options.limits.keepAliveMs),
     anew: (request, response, at) =>
       void answer({ request, response, at, id: randomUUID(), started: performance.now() }, options, sender),
   };
 }
 
 /** Whoever is refused here is refused by the long way, in words. */
-function isWithinRate({ socket }: IncomingMessage, { addresses }: AnsweringOptions): boolean {
+function isWithinRate(socket: Socket, { addresses }: AnsweringOptions): boolean {
   try {
     addresses.ask(socket.remoteAddress);
     return true;
@@ -90,12 +105,31 @@ function giveAgain(
   endWith(response, repeat.body, limits.stallMs);
   const { bodyBytes, said } = repeat;
   const tell = (ms: number, error?: Error) => {
-    const answered = answeredAs(request, response, { id, ms, isWhole: error === undefined, bodyBytes, said });
+    const answered = answeredAs(request, repeat.status, { id, ms, isWhole: error === undefined, bodyBytes, said });
     onAnswered(error ? { ...answered, error } : answered);
   };
   if (isOut(response)) return tell(0);
   const started = performance.now();
   response.once('close', () => tell(Math.round(performance.now() - started), cutShort(response)));
+}
+
+function giveRaw({ method, url, repeat, ready }: RawRepeat, socket: Socket, options: AnsweringOptions): void {
+  const { limits, onAnswered } = options;
+  const id = randomUUID();
+  ready.writeTo(socket, id);
+  const { status, bodyBytes, said } = repeat;
+  const tell = (ms: number, error?: Error | null) => {
+    const answered = answeredAs({ method, url, socket }, status, { id, ms, isWhole: !error, bodyBytes, said });
+    onAnswered(error ? { ...answered, error } : answered);
+  };
+  if (socket.writableLength === 0) return tell(0);
+  const started = performance.now();
+  const timer = setTimeout(() => socket.destroy(new Error('the client takes nothing')), limits.stallMs);
+  // Nothing, behind all that: its turn comes when the rest is out.
+  socket.write('', (error) => {
+    clearTimeout(timer);
+    tell(Math.round(performance.now() - started), error);
+  });
 }
 
 interface Asked {

@@ -39,7 +39,7 @@ export function describe(
   { user, error }: Known,
 ): Answered {
   return {
-    ...answeredAs(request, response, {
+    ...answeredAs(request, response.statusCode, {
       id,
       ms: Math.round(performance.now() - started),
       isWhole: response.writableFinished,
@@ -63,8 +63,8 @@ interface Ended {
 }
 
 export function answeredAs(
-  { method = '', url = '', socket }: IncomingMessage,
-  { statusCode: status }: ServerResponse,
+  { method = '', url = '', socket }: Pick<IncomingMessage, 'method' | 'url' | 'socket'>,
+  status: number,
   { id, ms, isWhole, bodyBytes, said }: Ended,
 ): Answered {
   const bytes = isWhole && method !== 'HEAD' ? bodyBytes : 0;

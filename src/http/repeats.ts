@@ -1,8 +1,11 @@
 import { LRUCache } from 'lru-cache';
 import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Reply } from '../pull/request.ts';
 import { saidOf } from './answered.ts';
 import type { Said } from './answered.ts';
+import { createReady } from './ready.ts';
+import type { Ready } from './ready.ts';
 import { wholeBody } from './whole.ts';
 import type { WholeBody } from './whole.ts';
 
@@ -15,6 +18,16 @@ export interface Repeat {
   readonly bodyBytes: number;
   /** What the access log says of it. */
   readonly said: Said;
+  readonly notedAtMs: number;
+  readonly goodForMs: number;
+}
+
+/** A question that came to the letter before, and its answer as it goes out. */
+export interface RawRepeat {
+  readonly method: string;
+  readonly url: string;
+  readonly repeat: Repeat;
+  readonly ready: Ready;
 }
 
 export interface RepeatsOptions {
@@ -32,6 +45,10 @@ export interface RepeatsOptions {
  */
 export interface Repeats {
   find(request: IncomingMessage, at: number): Repeat | undefined;
+  /** The same for a question whose whole text is all that is known of it. */
+  findRaw(text: string, socket: Socket, at: number): RawRepeat | undefined;
+  /** A question with this text was answered with what `find` gave, on a connection that is kept for so long. */
+  noteRaw(text: string, request: IncomingMessage, at: number, repeat: Repeat, keepAliveMs: number): void;
   /** Before an answer is looked for; what is found is noted unless something has been cleared meanwhile. */
   noting(): Note;
   /** Something that answers may have said is no longer so. */
@@ -52,33 +69,41 @@ export type Note = (
 const maxBodyBytes = 64 * 1024;
 const entryOverheadBytes = 1024;
 
-interface Entry extends Repeat {
-  readonly notedAtMs: number;
-  readonly goodForMs: number;
-}
-
 export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): Repeats {
-  const entries =
-    maxBytes > 0
-      ? new LRUCache<string, Entry>({
-          maxSize: maxBytes,
-          sizeCalculation: ({ bodyBytes }, key) => bodyBytes + 2 * key.length + entryOverheadBytes,
-        })
-      : undefined;
-
+  const entries = space<Repeat>(maxBytes / 2, ({ bodyBytes }) => bodyBytes);
+  const rawEntries = space<RawRepeat>(maxBytes / 2, ({ ready }) => ready.bytes);
   let cleared = 0;
 
-  function keyOf({ method, url, rawHeaders, socket }: IncomingMessage, at: number): string {
-    // No line break can be in any of them.
-    const asked = `${at} ${method} ${url}\n${rawHeaders.join('\n')}`;
-    return isByAddress ? `${socket.remoteAddress}\n${asked}` : asked;
+  /** No line break can be in any of them. */
+  function prefixOf({ remoteAddress }: Socket, at: number): string {
+    return isByAddress ? `${at} ${remoteAddress}\n` : `${at}\n`;
   }
+
+  function keyOf({ method, url, rawHeaders, socket }: IncomingMessage, at: number): string {
+    return `${prefixOf(socket, at)}${method} ${url}\n${rawHeaders.join('\n')}`;
+  }
+
+  /** A clock that was set back says nothing of how long ago that was. */
+  const isGood = ({ notedAtMs, goodForMs }: Repeat) => Math.abs(now() - notedAtMs) < goodForMs;
 
   return {
     find(request, at) {
       const entry = entries?.get(keyOf(request, at));
-      // A clock that was set back says nothing of how long ago that was.
-      return entry && Math.abs(now() - entry.notedAtMs) < entry.goodForMs ? entry : undefined;
+      return entry && isGood(entry) ? entry : undefined;
+    },
+
+    findRaw(text, socket, at) {
+      const raw = rawEntries?.get(prefixOf(socket, at) + text);
+      return raw && isGood(raw.repeat) ? raw : undefined;
+    },
+
+    noteRaw(text, request, at, repeat, keepAliveMs) {
+      // Heads that are made ready are those of connections that stay open.
+      const { httpVersion, headers, method = '', url = '', socket } = request;
+      const isKept = httpVersion === '1.1' && /^(?:keep-alive)?$/i.test(headers.connection ?? '');
+      if (!isKept || typeof repeat.body !== 'string') return;
+      const ready = createReady(repeat, method === 'HEAD', keepAliveMs);
+      rawEntries?.set(prefixOf(socket, at) + text, { method, url, repeat, ready });
     },
 
     noting() {
@@ -106,8 +131,15 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
     clear() {
       cleared++;
       entries?.clear();
+      rawEntries?.clear();
     },
   };
+}
+
+function space<E extends object>(maxBytes: number, bytesOfOne: (entry: E) => number): LRUCache<string, E> | undefined {
+  if (maxBytes === 0) return undefined;
+  const sizeCalculation = (entry: E, key: string) => bytesOfOne(entry) + 2 * key.length + entryOverheadBytes;
+  return new LRUCache<string, E>({ maxSize: Math.ceil(maxBytes), sizeCalculation });
 }
 
 const telling = [

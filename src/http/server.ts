@@ -8,6 +8,8 @@ import type { Duplex } from 'node:stream';
 import { createAnswering } from './answer.ts';
 import type { Answering, AnsweringOptions } from './answer.ts';
 import { rawBadRequest } from './errors.ts';
+import { createFront } from './front.ts';
+import type { Front, FrontOptions } from './front.ts';
 import type { StreamLimits } from './send.ts';
 import { contextOf, tlsOptions } from './tls.ts';
 import type { Tls } from './tls.ts';
@@ -103,10 +105,12 @@ async function listen(at: number, options: EdgeOptions, answer: Answering, state
     keepAliveTimeout: limits.keepAliveMs,
   };
   const answering = new WeakMap<Duplex, Set<ServerResponse>>();
+  const fronts = new WeakMap<Socket, Front>();
   const handle = (request: IncomingMessage, response: ServerResponse) => {
-    const isGiven = !state.isDraining && answer.again(request, response, at);
-    if (isGiven && isOut(response)) return;
     const { socket } = request;
+    const repeat = state.isDraining ? undefined : answer.again(request, response, at);
+    fronts.get(socket)?.read({ request, repeat });
+    if (repeat && isOut(response)) return;
     const pipelined = answering.get(socket) ?? new Set();
     answering.set(socket, pipelined.add(response));
     response.once('close', () => {
@@ -117,16 +121,32 @@ async function listen(at: number, options: EdgeOptions, answer: Answering, state
     // No client sends so many questions ahead; one that does costs us what it never waits for.
     const isTooMany = pipelined.size > maxPipelined;
     if (isTooMany) socket.destroy();
-    if (isGiven || isTooMany) return;
+    if (repeat || isTooMany) return;
     if (state.isDraining) response.setHeader('connection', 'close');
     answer.anew(request, response, at);
   };
+  const frontOptions = (socket: Socket): FrontOptions => ({
+    again(text) {
+      // What is under way goes first, and a connection that ends takes no more.
+      const isBusy = answering.get(socket)?.size || socket.writableLength > 0 || !socket.writable;
+      return !isBusy && !state.isDraining && answer.againRaw(text, socket, at);
+    },
+    onAlone(text, { request, repeat }) {
+      if (repeat) answer.learn(text, request, at, repeat);
+    },
+  });
   const server = endpoint.tls ? secureServer(endpoint.tls, settings, handle) : createHttpServer(settings, handle);
   server.maxConnections = limits.maxConnections;
   server.on('connection', (socket: Socket) => {
     const { remoteAddress } = socket;
-    if (!options.addresses.open(remoteAddress)) return void socket.destroy();
-    return void socket.once('close', () => options.addresses.close(remoteAddress));
+    if (!options.addresses.open(remoteAddress)) {
+      socket.destroy();
+      return;
+    }
+    socket.once('close', () => options.addresses.close(remoteAddress));
+    // What is encrypted costs more than what is saved here.
+    const front = endpoint.tls ? undefined : createFront(socket, frontOptions(socket));
+    if (front) fronts.set(socket, front);
   });
   server.on('clientError', (_error, socket) => {
     // Within an answer that has begun, these bytes would be taken for its own.
