@@ -10,7 +10,7 @@ import { isTracing, serverSpan } from '../trace.ts';
 import { answeredAs, attributesOf, describe } from './answered.ts';
 import type { Answered, Known } from './answered.ts';
 import { askerOf } from './asker.ts';
-import { bodyOf, drain } from './body.ts';
+import { bodyOf, drain, hasBody } from './body.ts';
 import { sendError } from './errors.ts';
 import { parsePushRoute } from './push-route.ts';
 import type { RawRepeat, Repeat } from './repeats.ts';
@@ -200,10 +200,6 @@ async function reply(
     bytes: bytesOf(request),
     body: bodyOf(request, options.limits.requestStallMs),
   });
-}
-
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
 }
 
 function bytesOf(request: IncomingMessage): number | undefined {

@@ -21,6 +21,10 @@ export async function* bodyOf(request: IncomingMessage, stallMs: number): AsyncG
   }
 }
 
+export function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+}
+
 const maxDrainMs = 1000;
 const maxDrainBytes = 4 * 1024 * 1024;
 
@@ -29,7 +33,7 @@ const maxDrainBytes = 4 * 1024 * 1024;
  * and what it sends must not be taken for its next request. One that has much more to say is cut off.
  */
 export async function drain(request: IncomingMessage, response: ServerResponse): Promise<void> {
-  if (request.complete || request.destroyed) return;
+  if (request.complete || request.destroyed || !hasBody(request)) return;
   if (!response.headersSent) response.setHeader('connection', 'close');
   let drained = 0;
   const ended = new Promise((resolve) => {

@@ -30,9 +30,9 @@ const headEnd = '\r\n\r\n';
  * Most of what a small answer costs is reading its question and making its head, which Node does at half the speed of
  * its sockets. Nothing has to be read of a question that came before, byte for byte, where a question was expected.
  *
- * That is known only of a connection on which each piece so far was one whole question without a body. With the first
- * piece that is anything else (half a head, two questions, a body), the connection is handed to `node:http` for good:
- * what comes after that may be part of something, and then only looks like a question.
+ * That is known only of a connection on which each piece so far was one whole question. With the first piece that is
+ * anything else (half a head, two questions, a body), the connection is handed to `node:http` for good: what comes after
+ * that may be part of something, and then only looks like a question.
  *
  * @param socket a connection that `node:http` has begun to listen to
  * @returns undefined where it does so in a way that is not known here: then it has the connection to itself

@@ -1,6 +1,13 @@
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Repeat } from './repeats.ts';
+import type { WholeBody } from './whole.ts';
+
+export interface WholeAnswer {
+  readonly status: number;
+  /** Names and values by turns, as they go out. */
+  readonly head: readonly string[];
+  readonly body: WholeBody;
+}
 
 /** An answer as it goes out, head and all; nothing but the request's id and the date differs from one to the next. */
 export interface Ready {
@@ -16,9 +23,10 @@ const dateLength = 29;
 /**
  * The head is that of `node:http` for a connection that stays open, in the same order.
  *
- * @param repeat given before by `node:http`, which found no fault with its headers
+ * @param answer given before by `node:http`, which found no fault with its headers
+ * @param isHead the question was HEAD
  */
-export function createReady({ status, head, body }: Repeat, isHead: boolean, keepAliveMs: number): Ready {
+export function createReady({ status, head, body }: WholeAnswer, isHead: boolean, keepAliveMs: number): Ready {
   const fields = Array.from({ length: head.length / 2 }, (_, at) => `${head[2 * at]}: ${head[2 * at + 1]}\r\n`);
   const start = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${fields.join('')}x-request-id: `;
   const between = '\r\nDate: ';

@@ -5,16 +5,11 @@ import type { Reply } from '../pull/request.ts';
 import { saidOf } from './answered.ts';
 import type { Said } from './answered.ts';
 import { createReady } from './ready.ts';
-import type { Ready } from './ready.ts';
+import type { Ready, WholeAnswer } from './ready.ts';
 import { wholeBody } from './whole.ts';
-import type { WholeBody } from './whole.ts';
 
 /** An answer, ready to be given again. */
-export interface Repeat {
-  readonly status: number;
-  /** Names and values by turns, as they go out. */
-  readonly head: readonly string[];
-  readonly body: WholeBody;
+export interface Repeat extends WholeAnswer {
   readonly bodyBytes: number;
   /** What the access log says of it. */
   readonly said: Said;
@@ -24,6 +19,8 @@ export interface Repeat {
 
 /** A question that came to the letter before, and its answer as it goes out. */
 export interface RawRepeat {
+  /** The listener, and as far as that counts, the caller's address. */
+  readonly askedAt: string;
   readonly method: string;
   readonly url: string;
   readonly repeat: Repeat;
@@ -71,16 +68,17 @@ const entryOverheadBytes = 1024;
 
 export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): Repeats {
   const entries = space<Repeat>(maxBytes / 2, ({ bodyBytes }) => bodyBytes);
-  const rawEntries = space<RawRepeat>(maxBytes / 2, ({ ready }) => ready.bytes);
+  const rawEntries = space<RawRepeat>(maxBytes / 2, ({ ready, repeat }) => ready.bytes + repeat.bodyBytes);
   let cleared = 0;
 
-  /** No line break can be in any of them. */
-  function prefixOf({ remoteAddress }: Socket, at: number): string {
-    return isByAddress ? `${at} ${remoteAddress}\n` : `${at}\n`;
+  /** Where a question was asked, and as far as that counts, from where. */
+  function placeOf({ remoteAddress }: Socket, at: number): string {
+    return isByAddress ? `${at} ${remoteAddress}` : `${at}`;
   }
 
   function keyOf({ method, url, rawHeaders, socket }: IncomingMessage, at: number): string {
-    return `${prefixOf(socket, at)}${method} ${url}\n${rawHeaders.join('\n')}`;
+    // No line break can be in any of them.
+    return `${placeOf(socket, at)} ${method} ${url}\n${rawHeaders.join('\n')}`;
   }
 
   /** A clock that was set back says nothing of how long ago that was. */
@@ -93,8 +91,9 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
     },
 
     findRaw(text, socket, at) {
-      const raw = rawEntries?.get(prefixOf(socket, at) + text);
-      return raw && isGood(raw.repeat) ? raw : undefined;
+      // The text alone: a key that is put together first would cost as much as the rest of this.
+      const raw = rawEntries?.get(text);
+      return raw && raw.askedAt === placeOf(socket, at) && isGood(raw.repeat) ? raw : undefined;
     },
 
     noteRaw(text, request, at, repeat, keepAliveMs) {
@@ -103,7 +102,7 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
       const isKept = httpVersion === '1.1' && /^(?:keep-alive)?$/i.test(headers.connection ?? '');
       if (!isKept || typeof repeat.body !== 'string') return;
       const ready = createReady(repeat, method === 'HEAD', keepAliveMs);
-      rawEntries?.set(prefixOf(socket, at) + text, { method, url, repeat, ready });
+      rawEntries?.set(text, { askedAt: placeOf(socket, at), method, url, repeat, ready });
     },
 
     noting() {

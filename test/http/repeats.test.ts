@@ -184,6 +184,111 @@ void t.test('repeats: one that waits behind a long answer is as patient as that'
   t.ok(text.includes(`docker-content-digest: ${image.index.digest}`));
 });
 
+/** Asks one question after the other on one connection, each when the one before was answered. */
+async function converse(t: Test, { url }: TestMirror) {
+  const socket = connect(Number(new URL(url).port), '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  let text = '';
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
+  return {
+    async ask(question: string): Promise<string> {
+      text = '';
+      socket.write(question);
+      const isWhole = () => {
+        const headEnd = text.indexOf('\r\n\r\n') + 4;
+        const [, bytes = '0'] = /content-length: (\d+)/i.exec(text) ?? [];
+        return headEnd > 3 && (question.startsWith('HEAD') || text.length === headEnd + Number(bytes));
+      };
+      await until(isWhole, 'an answer');
+      return text.replace(/^x-request-id: [0-9a-f-]{36}\r\n/m, '').replace(/^Date: .{25} GMT\r$/m, '');
+    },
+  };
+}
+
+void t.test('repeats: on a connection that asks again and again, every byte is as by the long way', async (t) => {
+  const { mirror: again, clock } = await start(t);
+  const { mirror: anew } = await start(t, { cache: { memory: { maxAnswers: 0 } } });
+  const questions = [
+    raw(tagPath),
+    raw(tagPath).replace('GET', 'HEAD'),
+    raw(`/v2/up/team/x/blobs/${small.digest}`),
+    raw(`/v2/up/team/x/blobs/${middle.digest}`),
+    raw('/v2/'),
+    raw('/v2/up/team/x/manifests/none'),
+    raw(tagPath).replace('accept', 'Connection: keep-alive\r\naccept'),
+  ];
+  for (const mirror of [again, anew]) {
+    for (const path of [tagPath, ...[small, middle].map(({ digest }) => `/v2/up/team/x/blobs/${digest}`)]) {
+      while ((await mirror.get(path, { accept })).headers['narrows-cache'] !== 'hit-memory');
+    }
+  }
+  const logged = [lines(again).length, lines(anew).length];
+  const [ours, theirs] = [await converse(t, again), await converse(t, anew)];
+  for (const question of questions) {
+    for (let time = 0; time < 5; time++) t.equal(await ours.ask(question), await theirs.ask(question), question);
+  }
+  const all = questions.length * 5;
+  await until(() => lines(again).length === logged[0]! + all && lines(anew).length === logged[1]! + all, 'the log');
+  t.same(lines(again).slice(logged[0]), lines(anew).slice(logged[1]));
+  const looked = await looks(again);
+  await ours.ask(questions[0]!);
+  t.equal(await looks(again), looked);
+  clock.nowMs += 1000;
+  await ours.ask(questions[0]!);
+  t.equal(await looks(again), looked + 1, 'after a second it is looked into');
+});
+
+void t.test('repeats: what is asked again where it means something else has another answer', async (t) => {
+  const listen = [{ address: '127.0.0.1:0' }, { address: '127.0.0.1:0', platforms: 'linux/arm64' }];
+  const { mirror } = await start(t, { listen });
+  const [one, other] = [await converse(t, mirror), await converse(t, { ...mirror, url: mirror.urls[1]! })];
+  for (let time = 0; time < 5; time++) {
+    t.match(await one.ask(raw(tagPath)), image.index.digest);
+    t.match(await other.ask(raw(tagPath)), image.children[1]!.manifest.digest);
+  }
+});
+
+void t.test('repeats: the last answer on a connection says so, and is the last', async (t) => {
+  const { mirror } = await start(t);
+  const leaving = raw(tagPath).replace('accept', 'connection: close\r\naccept');
+  const old = raw(tagPath).replace('HTTP/1.1', 'HTTP/1.0');
+  for (const question of [leaving, old]) {
+    for (let time = 0; time < 4; time++) {
+      const { ask } = await converse(t, mirror);
+      await ask(raw('/v2/'));
+      t.match(await ask(question), /^Connection: close$/m);
+    }
+  }
+});
+
+void t.test('repeats: who asks too often on one connection is told so', async (t) => {
+  const { mirror } = await start(t, { limits: { requestsPerAddress: 5 } });
+  const { ask } = await converse(t, mirror);
+  const statuses: (string | undefined)[] = [];
+  for (let time = 0; time < 12; time++) statuses.push((await ask(raw(tagPath))).split(' ')[1]);
+  t.same(statuses, [...Array.from({ length: 10 }, () => '200'), '429', '429']);
+});
+
+void t.test('repeats: who reads nothing of what is asked one by one is let go', async (t) => {
+  const { mirror } = await start(t, { limits: { sendStall: '200ms' } });
+  const path = `/v2/up/team/x/blobs/${small.digest}`;
+  for (let time = 0; time < 3; time++) await mirror.get(path, { accept, host: 'x' });
+  const socket = connect(Number(new URL(mirror.url).port), '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  socket.pause();
+  let isClosed = false;
+  socket.on('close', () => (isClosed = true));
+  socket.on('error', () => undefined);
+  const told = () => mirror.log.filter((line) => line.includes(small.digest));
+  const before = told().length;
+  for (let asked = 1; !told().at(-1)!.includes('"isWhole":false'); asked++) {
+    socket.write(raw(path));
+    await until(() => told().length === before + asked, 'a line for each');
+  }
+  socket.resume();
+  await until(() => isClosed, 'the end of the connection');
+});
+
 void t.test('repeats: who reads nothing of them is let go', async (t) => {
   const { mirror } = await start(t, { limits: { sendStall: '200ms' } });
   const path = `/v2/up/team/x/blobs/${middle.digest}`;
@@ -208,8 +313,13 @@ void t.test('repeats: another configuration answers for itself', async (t) => {
   const { digest } = small;
   const [path, blob] = ['/v2/here/x/manifests/1', `/v2/here/x/blobs/${digest}`];
   await mirror.send('POST', `/v2/here/x/blobs/uploads/?digest=${digest}`, small.bytes);
-  for (let time = 0; time < 3; time++) t.equal((await mirror.get(blob, { accept })).status, 200);
+  const { ask } = await converse(t, mirror);
+  for (let time = 0; time < 4; time++) {
+    t.equal((await mirror.get(blob, { accept })).status, 200);
+    t.match(await ask(raw(blob)), /^HTTP\/1.1 200 /);
+  }
   t.equal((await mirror.send('DELETE', blob)).status, 202);
+  t.match(await ask(raw(blob)), /^HTTP\/1.1 404 /);
   t.equal((await mirror.get(blob, { accept })).status, 404, 'what is hosted here is gone when it was taken away');
   for (const one of [image, moved]) {
     const { config, layers, manifest } = one.children[0]!;
