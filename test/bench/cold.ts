@@ -1,5 +1,5 @@
 import type { HerdOrder, HerdResult } from './herd-clients.ts';
-import { median, settleDisk, startWorker } from './processes.ts';
+import { median, settleDisk, settleMemory, startWorker } from './processes.ts';
 import type { Server } from './processes.ts';
 import { direct } from './servers.ts';
 import type { Starter } from './servers.ts';
@@ -53,6 +53,7 @@ export async function benchCold(
         for (const server of servers) {
           const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashing: 0 };
           settleDisk();
+          if (bytes > MiB) settleMemory();
           const result = await client.ask(order);
           if (round >= warmUps) found.set(server, [...(found.get(server) ?? []), result]);
         }

@@ -11,7 +11,7 @@ import { benchCold } from './cold.ts';
 import { benchCrowd } from './crowd.ts';
 import { benchHerd } from './herd.ts';
 import { benchImages } from './images.ts';
-import { hasProgram } from './processes.ts';
+import { hasProgram, startBare, startNarrows } from './processes.ts';
 import { benchRedis } from './redis.ts';
 import { starters } from './servers.ts';
 import { benchSilentRedis } from './silent-redis.ts';
@@ -31,7 +31,7 @@ import {
 
 const { values } = parseArgs({
   options: {
-    what: { type: 'string', default: 'cached,cold,images,crowd,herd,churn,redis,silent,bundle,start' },
+    what: { type: 'string', default: 'cached,workers,cold,images,crowd,herd,churn,redis,silent,bundle,start' },
     /** Of the cached ones, those whose names it fits. */
     loads: { type: 'string', default: '' },
     clients: { type: 'string', default: '1000' },
@@ -50,14 +50,24 @@ const all = starters(values.peer, values.only);
 // The two ways of nginx to send differ in nothing else.
 const once = starters(values.peer, values.only, 'nginx, sendfile');
 
+const cached = { rounds, seconds: Number(values.seconds), onStep };
+const twoWorkers = (url: string) => startNarrows(url, { workers: 2 });
+
 const benches: Record<string, { program?: string; run(): Promise<unknown>; show(found: never): string }> = {
   cached: {
     program: 'wrk',
-    run: () =>
-      benchCached({ rounds, seconds: Number(values.seconds), servers: all, which: new RegExp(values.loads), onStep }),
+    run: () => benchCached({ ...cached, servers: all, which: new RegExp(values.loads) }),
     show: cachedTable,
   },
-  cold: { run: () => benchCold(rounds, once, onStep), show: coldTable },
+  workers: {
+    program: 'wrk',
+    run: () => benchCached({ ...cached, servers: [startNarrows, twoWorkers], which: /logs in/ }),
+    show: cachedTable,
+  },
+  cold: {
+    run: () => benchCold(rounds, values.only === undefined ? [...once, startBare] : once, onStep),
+    show: coldTable,
+  },
   images: { program: 'containerd', run: () => benchImages(rounds, once, onStep), show: imagesTable },
   crowd: { program: 'wrk', run: () => benchCrowd(once, onStep), show: crowdTable },
   herd: { run: () => benchHerd(Number(values.clients), once, onStep), show: herdTable },

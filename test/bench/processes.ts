@@ -77,6 +77,12 @@ export async function startPeer(name: string, command: string, upstreamUrl: stri
   return serverOf(name, spawn('sh', ['-c', `exec ${line}`], { stdio: ['ignore', 'ignore', 'inherit'] }), port, store);
 }
 
+/** What the libraries that narrows is made of can do at most. */
+export function startBare(upstreamUrl: string): Promise<Server> {
+  const script = fileURLToPath(new URL('bare.ts', import.meta.url));
+  return startPeer('bare proxy', `${process.execPath} ${script} {upstream} {port} {store}`, upstreamUrl);
+}
+
 /** Debian's docker-registry (distribution 2.8) as a pull-through proxy: the mirror that most people have. */
 export async function startDockerRegistry(upstreamUrl: string): Promise<Server> {
   const store = await mkdtemp(join(tmpdir(), 'registry-bench-'));
@@ -127,6 +133,14 @@ http {
 /** What others have written is on the disk: whoever is measured next does not wait for it. */
 export function settleDisk(): void {
   spawnSync('sync');
+}
+
+/**
+ * As much memory as anything here takes is at hand. A virtual machine gives what it does not use back to its host, and
+ * whoever takes it next waits for it page by page: several times as long as writing to it takes.
+ */
+export function settleMemory(): void {
+  spawnSync(process.execPath, ['-e', 'Buffer.alloc(2 ** 29, 1)']);
 }
 
 export function hasProgram(name: string): boolean {
