@@ -7,7 +7,7 @@ import { withHops } from '../hops.ts';
 import { canonicalHost } from '../oci/host.ts';
 import type { PullRequest, Reply } from '../pull/request.ts';
 import { isTracing, serverSpan } from '../trace.ts';
-import { answeredAs, attributesOf, describe } from './answered.ts';
+import { answeredAs, attributesOf, describe, plainAddress } from './answered.ts';
 import type { Answered, Known } from './answered.ts';
 import { askerOf } from './asker.ts';
 import { bodyOf, drain, hasBody } from './body.ts';
@@ -42,8 +42,12 @@ export interface AnsweringOptions {
 export interface Answering {
   /** Gives an answer that was given a moment ago; undefined where there is none. */
   again(request: IncomingMessage, response: ServerResponse, at: number): Repeat | undefined;
-  /** The same for a question that has not been read, on a connection that waits for nothing; false where there is none. */
-  againRaw(text: string, socket: Socket, at: number): boolean;
+  /**
+   * The same for a question that has not been read, on a connection that waits for nothing; false where there is none.
+   *
+   * @param isBusy whether another answer is under way there by now
+   */
+  againRaw(text: string, socket: Socket, at: number, isBusy: () => boolean): boolean;
   /** A question of this text was answered again: the next one need not be read. */
   learn(text: string, request: IncomingMessage, at: number, repeat: Repeat): void;
   anew(request: IncomingMessage, response: ServerResponse, at: number): void;
@@ -70,11 +74,11 @@ export function createAnswering(options: AnsweringOptions): Answering {
       giveAgain(repeat, request, response, options);
       return repeat;
     },
-    againRaw(text, socket, at) {
+    againRaw(text, socket, at, isBusy) {
       if (isTracing()) return false;
       const raw = options.serving().repeats.findRaw(text, socket, at);
       if (!raw || !isWithinRate(socket, options)) return false;
-      giveRaw(raw, socket, options);
+      giveRaw(raw, socket, isBusy, options);
       return true;
     },
     learn: (text, request, at, repeat) =>
@@ -113,21 +117,28 @@ function giveAgain(
   response.once('close', () => tell(Math.round(performance.now() - started), cutShort(response)));
 }
 
-function giveRaw({ method, url, repeat, ready }: RawRepeat, socket: Socket, options: AnsweringOptions): void {
-  const { limits, onAnswered } = options;
+function giveRaw(
+  { ready, answered }: RawRepeat,
+  socket: Socket,
+  isBusy: () => boolean,
+  { limits, onAnswered }: AnsweringOptions,
+): void {
   const id = randomUUID();
   ready.writeTo(socket, id);
-  const { status, bodyBytes, said } = repeat;
   const tell = (ms: number, error?: Error | null) => {
-    const answered = answeredAs({ method, url, socket }, status, { id, ms, isWhole: !error, bodyBytes, said });
-    onAnswered(error ? { ...answered, error } : answered);
+    const broken = error && { isWhole: false, bytes: 0, error };
+    onAnswered({ ...answered, id, ms, client: plainAddress(socket), ...broken });
   };
   if (socket.writableLength === 0) return tell(0);
   const started = performance.now();
+  // For `node:http` the connection is idle, and would end as that.
+  const idleMs = socket.timeout ?? 0;
+  socket.setTimeout(0);
   const timer = setTimeout(() => socket.destroy(new Error('the client takes nothing')), limits.stallMs);
   // Nothing, behind all that: its turn comes when the rest is out.
   socket.write('', (error) => {
     clearTimeout(timer);
+    if (!isBusy()) socket.setTimeout(idleMs);
     tell(Math.round(performance.now() - started), error);
   });
 }

@@ -63,7 +63,7 @@ interface Ended {
 }
 
 export function answeredAs(
-  { method = '', url = '', socket }: Pick<IncomingMessage, 'method' | 'url' | 'socket'>,
+  { method = '', url = '', socket }: IncomingMessage,
   status: number,
   { id, ms, isWhole, bodyBytes, said }: Ended,
 ): Answered {
@@ -71,7 +71,8 @@ export function answeredAs(
   return { id, method, url: loggable(url), status, ms, client: plainAddress(socket), isWhole, bytes, ...said };
 }
 
-function plainAddress({ remoteAddress = '' }: Socket): string {
+/** An IPv4 address in IPv6 clothes is told as what it is. */
+export function plainAddress({ remoteAddress = '' }: Socket): string {
   return remoteAddress.startsWith('::ffff:') ? remoteAddress.replace(/^::ffff:(?=[0-9.]+$)/, '') : remoteAddress;
 }
 

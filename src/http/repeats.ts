@@ -2,8 +2,8 @@ import { LRUCache } from 'lru-cache';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Reply } from '../pull/request.ts';
-import { saidOf } from './answered.ts';
-import type { Said } from './answered.ts';
+import { answeredAs, saidOf } from './answered.ts';
+import type { Answered, Said } from './answered.ts';
 import { createReady } from './ready.ts';
 import type { Ready, WholeAnswer } from './ready.ts';
 import { wholeBody } from './whole.ts';
@@ -21,10 +21,10 @@ export interface Repeat extends WholeAnswer {
 export interface RawRepeat {
   /** The listener, and as far as that counts, the caller's address. */
   readonly askedAt: string;
-  readonly method: string;
-  readonly url: string;
   readonly repeat: Repeat;
   readonly ready: Ready;
+  /** What is told of it, but for the id, the time and the caller's address. */
+  readonly answered: Answered;
 }
 
 export interface RepeatsOptions {
@@ -44,7 +44,7 @@ export interface Repeats {
   find(request: IncomingMessage, at: number): Repeat | undefined;
   /** The same for a question whose whole text is all that is known of it. */
   findRaw(text: string, socket: Socket, at: number): RawRepeat | undefined;
-  /** A question with this text was answered with what `find` gave, on a connection that is kept for so long. */
+  /** A question with this text was answered with what `find` gave, on a connection that is kept open for so long. */
   noteRaw(text: string, request: IncomingMessage, at: number, repeat: Repeat, keepAliveMs: number): void;
   /** Before an answer is looked for; what is found is noted unless something has been cleared meanwhile. */
   noting(): Note;
@@ -67,8 +67,13 @@ const maxBodyBytes = 64 * 1024;
 const entryOverheadBytes = 1024;
 
 export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): Repeats {
-  const entries = space<Repeat>(maxBytes / 2, ({ bodyBytes }) => bodyBytes);
-  const rawEntries = space<RawRepeat>(maxBytes / 2, ({ ready, repeat }) => ready.bytes + repeat.bodyBytes);
+  const entries =
+    maxBytes > 0
+      ? new LRUCache<string, Repeat | RawRepeat>({
+          maxSize: maxBytes,
+          sizeCalculation: (entry, key) => bytesOfEntry(entry) + 2 * key.length + entryOverheadBytes,
+        })
+      : undefined;
   let cleared = 0;
 
   /** Where a question was asked, and as far as that counts, from where. */
@@ -81,28 +86,38 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
     return `${placeOf(socket, at)} ${method} ${url}\n${rawHeaders.join('\n')}`;
   }
 
+  /** The text alone where that will do: a key that is put together first would cost as much as the rest of a look. */
+  function rawKeyOf(text: string, socket: Socket, at: number): string {
+    return at === 0 && !isByAddress ? text : `${placeOf(socket, at)} ${text}`;
+  }
+
+  function rawEntry(text: string, socket: Socket, at: number): RawRepeat | undefined {
+    const entry = entries?.get(rawKeyOf(text, socket, at));
+    // Whoever sends a key instead of a question finds nothing, nor what belongs to another place.
+    return entry && 'ready' in entry && entry.askedAt === placeOf(socket, at) ? entry : undefined;
+  }
+
   /** A clock that was set back says nothing of how long ago that was. */
   const isGood = ({ notedAtMs, goodForMs }: Repeat) => Math.abs(now() - notedAtMs) < goodForMs;
 
   return {
     find(request, at) {
       const entry = entries?.get(keyOf(request, at));
-      return entry && isGood(entry) ? entry : undefined;
+      return entry && !('ready' in entry) && isGood(entry) ? entry : undefined;
     },
 
     findRaw(text, socket, at) {
-      // The text alone: a key that is put together first would cost as much as the rest of this.
-      const raw = rawEntries?.get(text);
-      return raw && raw.askedAt === placeOf(socket, at) && isGood(raw.repeat) ? raw : undefined;
+      const raw = rawEntry(text, socket, at);
+      return raw && isGood(raw.repeat) ? raw : undefined;
     },
 
     noteRaw(text, request, at, repeat, keepAliveMs) {
-      // Heads that are made ready are those of connections that stay open.
-      const { httpVersion, headers, method = '', url = '', socket } = request;
-      const isKept = httpVersion === '1.1' && /^(?:keep-alive)?$/i.test(headers.connection ?? '');
-      if (!isKept || typeof repeat.body !== 'string') return;
+      const { method, socket } = request;
+      // Each connection's first question is noted, and most connections have one.
+      if (typeof repeat.body !== 'string' || rawEntry(text, socket, at)?.repeat === repeat) return;
       const ready = createReady(repeat, method === 'HEAD', keepAliveMs);
-      rawEntries?.set(text, { askedAt: placeOf(socket, at), method, url, repeat, ready });
+      const answered = answeredAs(request, repeat.status, { ...repeat, id: '', ms: 0, isWhole: true });
+      entries?.set(rawKeyOf(text, socket, at), { askedAt: placeOf(socket, at), repeat, ready, answered });
     },
 
     noting() {
@@ -130,15 +145,12 @@ export function createRepeats({ maxBytes, isByAddress, now }: RepeatsOptions): R
     clear() {
       cleared++;
       entries?.clear();
-      rawEntries?.clear();
     },
   };
 }
 
-function space<E extends object>(maxBytes: number, bytesOfOne: (entry: E) => number): LRUCache<string, E> | undefined {
-  if (maxBytes === 0) return undefined;
-  const sizeCalculation = (entry: E, key: string) => bytesOfOne(entry) + 2 * key.length + entryOverheadBytes;
-  return new LRUCache<string, E>({ maxSize: Math.ceil(maxBytes), sizeCalculation });
+function bytesOfEntry(entry: Repeat | RawRepeat): number {
+  return 'ready' in entry ? entry.ready.bytes + entry.repeat.bodyBytes : entry.bodyBytes;
 }
 
 const telling = [

@@ -1,19 +1,17 @@
 import { createServer as createHttpServer } from 'node:http';
-import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http';
+import type { RequestListener, Server, ServerOptions } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { Server as SecureServer } from 'node:https';
 import { Server as NetServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
 import { createAnswering } from './answer.ts';
 import type { Answering, AnsweringOptions } from './answer.ts';
+import { createConnections } from './connections.ts';
+import type { DrainState } from './connections.ts';
 import { rawBadRequest } from './errors.ts';
-import { createFront } from './front.ts';
-import type { Front, FrontOptions } from './front.ts';
 import type { StreamLimits } from './send.ts';
 import { contextOf, tlsOptions } from './tls.ts';
 import type { Tls } from './tls.ts';
-import { isOut } from './whole.ts';
 
 /** A place to listen at. */
 export interface Endpoint {
@@ -45,8 +43,9 @@ export interface Edge {
 
 export async function startEdge(options: EdgeOptions): Promise<Edge> {
   const answer = createAnswering(options);
-  const state: DrainState = { isDraining: false, closesIdle: false };
   const servers: Server[] = [];
+  const closeIdle = () => servers.forEach((server) => server.closeIdleConnections());
+  const state: DrainState = { isDraining: false, closesIdle: false, closeIdle };
   try {
     for (const at of options.endpoints.keys()) servers.push(await listen(at, options, answer, state));
   } catch (error) {
@@ -58,23 +57,18 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
     async stop(graceMs) {
       state.isDraining = true;
       const closed = servers.map((server) => closeListener(server));
-      const closeIdle = () => {
+      const leaveIdle = () => {
         state.closesIdle = true;
-        for (const server of servers) server.closeIdleConnections();
+        closeIdle();
       };
       const timers = [
-        setTimeout(closeIdle, Math.min(idleGraceMs, graceMs)),
+        setTimeout(leaveIdle, Math.min(idleGraceMs, graceMs)),
         setTimeout(() => servers.forEach((server) => server.closeAllConnections()), graceMs),
       ];
       await Promise.all(closed);
       timers.forEach(clearTimeout);
     },
   };
-}
-
-interface DrainState {
-  isDraining: boolean;
-  closesIdle: boolean;
 }
 
 /** A client may be about to ask on a connection that is idle now: its answer says that it is the last one there. */
@@ -89,7 +83,6 @@ async function closeListener(server: Server): Promise<void> {
 
 /** A cluster that starts a job knocks all at once; who finds the queue full knocks again after whole seconds. */
 const backlog = 4096;
-const maxPipelined = 64;
 const lingerMs = 1000;
 
 async function listen(at: number, options: EdgeOptions, answer: Answering, state: DrainState): Promise<Server> {
@@ -104,37 +97,8 @@ async function listen(at: number, options: EdgeOptions, answer: Answering, state
     requestTimeout: 0,
     keepAliveTimeout: limits.keepAliveMs,
   };
-  const answering = new WeakMap<Duplex, Set<ServerResponse>>();
-  const fronts = new WeakMap<Socket, Front>();
-  const handle = (request: IncomingMessage, response: ServerResponse) => {
-    const { socket } = request;
-    const repeat = state.isDraining ? undefined : answer.again(request, response, at);
-    fronts.get(socket)?.read({ request, repeat });
-    if (repeat && isOut(response)) return;
-    const pipelined = answering.get(socket) ?? new Set();
-    answering.set(socket, pipelined.add(response));
-    response.once('close', () => {
-      pipelined.delete(response);
-      // A connection that was busy when the listener closed is idle now, and nobody will use it again.
-      if (state.closesIdle) server.closeIdleConnections();
-    });
-    // No client sends so many questions ahead; one that does costs us what it never waits for.
-    const isTooMany = pipelined.size > maxPipelined;
-    if (isTooMany) socket.destroy();
-    if (repeat || isTooMany) return;
-    if (state.isDraining) response.setHeader('connection', 'close');
-    answer.anew(request, response, at);
-  };
-  const frontOptions = (socket: Socket): FrontOptions => ({
-    again(text) {
-      // What is under way goes first, and a connection that ends takes no more.
-      const isBusy = answering.get(socket)?.size || socket.writableLength > 0 || !socket.writable;
-      return !isBusy && !state.isDraining && answer.againRaw(text, socket, at);
-    },
-    onAlone(text, { request, repeat }) {
-      if (repeat) answer.learn(text, request, at, repeat);
-    },
-  });
+  const connections = createConnections(answer, at, state);
+  const { handle } = connections;
   const server = endpoint.tls ? secureServer(endpoint.tls, settings, handle) : createHttpServer(settings, handle);
   server.maxConnections = limits.maxConnections;
   server.on('connection', (socket: Socket) => {
@@ -145,13 +109,11 @@ async function listen(at: number, options: EdgeOptions, answer: Answering, state
     }
     socket.once('close', () => options.addresses.close(remoteAddress));
     // What is encrypted costs more than what is saved here.
-    const front = endpoint.tls ? undefined : createFront(socket, frontOptions(socket));
-    if (front) fronts.set(socket, front);
+    if (!endpoint.tls) connections.putFront(socket);
   });
   server.on('clientError', (_error, socket) => {
     // Within an answer that has begun, these bytes would be taken for its own.
-    const hasBegun = [...(answering.get(socket) ?? [])].some((response) => response.headersSent);
-    const canBeTold = socket.writable && !hasBegun;
+    const canBeTold = socket.writable && !connections.hasBegun(socket);
     if (canBeTold) socket.end(rawBadRequest());
     // Whoever does not read that, and does not leave, has a moment and not the connection.
     setTimeout(() => socket.destroy(), canBeTold ? lingerMs : 0).unref();

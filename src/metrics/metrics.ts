@@ -213,30 +213,48 @@ interface AnswerKind {
   readonly platform: string | undefined;
 }
 
+interface Sum {
+  readonly kind: AnswerKind;
+  count: number;
+  bytes: number;
+}
+
+function isSame(one: AnswerKind, other: AnswerKind): boolean {
+  const { status, view, cache, platform } = other;
+  return one.status === status && one.view === view && one.cache === cache && one.platform === platform;
+}
+
 const maxKinds = 1000;
 
 /** Sums up answers of a kind until somebody looks: labels are looked up slowly, and there are few kinds. */
 function createSums(tellKind: (kind: AnswerKind, count: number, bytes: number) => void) {
-  const sums = new Map<string, { readonly kind: AnswerKind; count: number; bytes: number }>();
+  const sums = new Map<string, Sum>();
+  /** Mostly the next answer is of the same kind. */
+  let last: Sum | undefined;
 
   function tell(): void {
     for (const { kind, count, bytes } of sums.values()) tellKind(kind, count, bytes);
     sums.clear();
+    last = undefined;
+  }
+
+  function sumOf(kind: AnswerKind): Sum {
+    const key = `${kind.status} ${kind.view} ${kind.cache} ${kind.platform}`;
+    const known = sums.get(key);
+    if (known) return known;
+    // Callers make up platforms.
+    if (sums.size >= maxKinds) tell();
+    const sum = { kind, count: 0, bytes: 0 };
+    sums.set(key, sum);
+    return sum;
   }
 
   return {
     tell,
     add(kind: AnswerKind, bytes: number) {
-      const key = `${kind.status} ${kind.view} ${kind.cache} ${kind.platform}`;
-      const sum = sums.get(key);
-      if (sum) {
-        sum.count++;
-        sum.bytes += bytes;
-        return;
-      }
-      // Callers make up platforms.
-      if (sums.size >= maxKinds) tell();
-      sums.set(key, { kind, count: 1, bytes });
+      if (!last || !isSame(last.kind, kind)) last = sumOf(kind);
+      last.count++;
+      last.bytes += bytes;
     },
   };
 }

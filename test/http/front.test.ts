@@ -2,6 +2,8 @@ import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import t from 'tap';
 import type { Test } from 'tap';
 import { createFront } from '../../src/http/front.ts';
@@ -21,6 +23,7 @@ interface Served {
   /** What it was told by each connection's questions, and by those that were answered in front. */
   readonly seen: string[];
   readonly sockets: Socket[];
+  readonly requests: WeakRef<IncomingMessage>[];
   readonly port: number;
 }
 
@@ -28,6 +31,7 @@ interface Served {
 async function serve(t: Test, hasFront: boolean): Promise<Served> {
   const seen: string[] = [];
   const sockets: Socket[] = [];
+  const requests: WeakRef<IncomingMessage>[] = [];
   const fronts = new WeakMap<Socket, Front>();
   const answers = new Map<string, string>();
   const underWay = new WeakMap<Socket, number>();
@@ -35,7 +39,8 @@ async function serve(t: Test, hasFront: boolean): Promise<Served> {
     const { socket, url = '' } = request;
     underWay.set(socket, (underWay.get(socket) ?? 0) + 1);
     response.once('close', () => underWay.set(socket, underWay.get(socket)! - 1));
-    fronts.get(socket)?.read({ request, repeat: undefined });
+    requests.push(new WeakRef(request));
+    fronts.get(socket)?.read({ request, repeat: undefined, isKeptOpen: response.shouldKeepAlive });
     let body = '';
     const respond = () => {
       seen.push(`parsed ${url} ${body}`);
@@ -60,8 +65,8 @@ async function serve(t: Test, hasFront: boolean): Promise<Served> {
         socket.write(`HTTP/1.1 200 OK\r\n${fields.join('\r\n')}\r\n\r\n${text.startsWith('HEAD') ? '' : answer}`);
         return true;
       },
-      onAlone(text, { request }) {
-        if (text === last) return;
+      onAlone(text, { request, isKeptOpen }) {
+        if (!isKeptOpen) return;
         answers.set(text, answerTo(request.url ?? '', text.slice(text.indexOf('\r\n\r\n') + 4)));
       },
     });
@@ -70,7 +75,7 @@ async function serve(t: Test, hasFront: boolean): Promise<Served> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   t.teardown(() => server.closeAllConnections());
   t.teardown(() => server.close());
-  return { seen, sockets, port: (server.address() as AddressInfo).port };
+  return { seen, sockets, requests, port: (server.address() as AddressInfo).port };
 }
 
 interface Sent {
@@ -176,6 +181,50 @@ void t.test('front: however questions are cut to pieces, the answers are those o
   t.same(askedOf(front), askedOf(bare));
   const again = front.seen.filter((line) => line.startsWith('again')).length;
   t.ok(again > 30, `${again} of ${front.seen.length} in front`);
+});
+
+void t.test('front: what node:http refuses by itself is refused as often as it comes', async (t) => {
+  const expecting = head('GET', '/a', 'expect: foo');
+  const smuggling = head('POST', '/a', 'content-length: 4', 'transfer-encoding: chunked');
+  const cases = [
+    expecting,
+    expecting + known,
+    known + expecting,
+    `GET /a HTTP/1.1\r\n\r\n${known}`,
+    `${known}GARBAGE\r\n\r\n`,
+    `${known}${head('CONNECT', 'x:1')}`,
+    known + smuggling,
+    known.replaceAll('\r\n', '\n') + known,
+    known.replace('host: x', 'host: x\r\nproxy-connection: close'),
+    known.replace('HTTP/1.1', 'HTTP/1.0'),
+    head('GET', '/upgrade', 'connection: upgrade', 'upgrade: h2c'),
+  ];
+  const [front, bare] = [await serve(t, true), await serve(t, false)];
+  for (const piece of cases) {
+    for (let time = 0; time < 3; time++) {
+      const [ours, plain] = [await send(t, front, [known, piece, last]), await send(t, bare, [known, piece, last])];
+      await until(() => ours.isOver && plain.isOver, 'the end of the connections');
+      t.equal(ours.answer, plain.answer, JSON.stringify(piece));
+    }
+  }
+});
+
+void t.test('front: keeps nothing of what was asked', async (t) => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  for (const first of [[known], [known.slice(0, 10), known.slice(10)]]) {
+    const served = await serve(t, true);
+    const others = Array.from({ length: 20 }, (_, at) => head('GET', `/${at}`));
+    await send(t, served, [...first, ...others]);
+    await until(() => served.seen.length === 21, 'all of them');
+    // Of the last one, node:http itself may know.
+    const isGone = () => served.requests.slice(0, -1).every((request) => request.deref() === undefined);
+    await until(() => {
+      collect();
+      return isGone();
+    }, `what was asked is gone (${first.length})`);
+    t.pass();
+  }
 });
 
 void t.test('front: where node:http listens otherwise, nothing is put before it', async (t) => {

@@ -216,6 +216,7 @@ void t.test('repeats: on a connection that asks again and again, every byte is a
     raw('/v2/'),
     raw('/v2/up/team/x/manifests/none'),
     raw(tagPath).replace('accept', 'Connection: keep-alive\r\naccept'),
+    raw(tagPath).replace('HTTP/1.1', 'HTTP/1.0').replace('accept', 'Connection: keep-alive\r\naccept'),
   ];
   for (const mirror of [again, anew]) {
     for (const path of [tagPath, ...[small, middle].map(({ digest }) => `/v2/up/team/x/blobs/${digest}`)]) {
@@ -252,7 +253,7 @@ void t.test('repeats: the last answer on a connection says so, and is the last',
   const { mirror } = await start(t);
   const leaving = raw(tagPath).replace('accept', 'connection: close\r\naccept');
   const old = raw(tagPath).replace('HTTP/1.1', 'HTTP/1.0');
-  for (const question of [leaving, old]) {
+  for (const question of [leaving, leaving.replace('connection', 'proxy-connection'), old]) {
     for (let time = 0; time < 4; time++) {
       const { ask } = await converse(t, mirror);
       await ask(raw('/v2/'));
@@ -270,7 +271,7 @@ void t.test('repeats: who asks too often on one connection is told so', async (t
 });
 
 void t.test('repeats: who reads nothing of what is asked one by one is let go', async (t) => {
-  const { mirror } = await start(t, { limits: { sendStall: '200ms' } });
+  const { mirror } = await start(t, { limits: { sendStall: '2500ms', keepAlive: '100ms' } });
   const path = `/v2/up/team/x/blobs/${small.digest}`;
   for (let time = 0; time < 3; time++) await mirror.get(path, { accept, host: 'x' });
   const socket = connect(Number(new URL(mirror.url).port), '127.0.0.1');
@@ -285,8 +286,42 @@ void t.test('repeats: who reads nothing of what is asked one by one is let go', 
     socket.write(raw(path));
     await until(() => told().length === before + asked, 'a line for each');
   }
+  t.match(told().at(-1), /the client takes nothing/, 'as one that takes nothing, not as one that asks nothing');
   socket.resume();
   await until(() => isClosed, 'the end of the connection');
+});
+
+void t.test('repeats: who was slow to take an answer may ask on, and is let go when idle', async (t) => {
+  const { mirror } = await start(t, { limits: { keepAlive: '100ms' } });
+  const path = `/v2/up/team/x/blobs/${small.digest}`;
+  for (let time = 0; time < 3; time++) await mirror.get(path, { accept, host: 'x' });
+  const socket = connect(Number(new URL(mirror.url).port), '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  let isClosed = false;
+  socket.on('close', () => (isClosed = true));
+  let got = 0;
+  socket.on('data', (chunk: Buffer) => (got += chunk.toString('latin1').split('HTTP/1.1 200').length - 1));
+  socket.pause();
+  const told = () => mirror.log.filter((line) => line.includes(small.digest)).length;
+  const before = told();
+  let asked = 0;
+  // The mirror is in this process: what it has not answered in so many turns, it does not answer for now.
+  for (let turns = 0; turns < 5000; turns++) {
+    if (told() - before === asked) {
+      socket.write(raw(path));
+      asked++;
+      turns = 0;
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  t.equal(told() - before, asked - 1);
+  socket.resume();
+  await until(() => told() - before === asked, 'the one that had to wait');
+  socket.write(raw(path));
+  await until(() => told() - before === asked + 1, 'one more');
+  await until(() => isClosed, 'the end of an idle connection');
+  t.notMatch(mirror.log.join(''), /"isWhole":false/);
+  t.ok(got > 0);
 });
 
 void t.test('repeats: who reads nothing of them is let go', async (t) => {
