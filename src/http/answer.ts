@@ -159,6 +159,7 @@ async function answer(asked: Asked, options: AnsweringOptions, sender: Sender): 
   response.once('close', serving.begin());
   const known: Known = {};
   for (const [name, value] of Object.entries({ ...everywhere, 'x-request-id': id })) response.setHeader(name, value);
+  if (isLast(request)) response.setHeader('connection', 'close');
   const span = serverSpan(request.method ?? '', request.headers);
   response.once('close', () => {
     known.error ??= cutShort(response);
@@ -182,9 +183,16 @@ async function answer(asked: Asked, options: AnsweringOptions, sender: Sender): 
   }
 }
 
+const bringing = ['PUT', 'POST', 'PATCH'];
+
+/** Nobody reads what comes with a question, nor what comes after a wish for another protocol: the connection ends there. */
+function isLast(request: IncomingMessage): boolean {
+  return request.headers.upgrade !== undefined || (hasBody(request) && !bringing.includes(request.method ?? ''));
+}
+
 /** Who asks, and what: to read, or to write. */
 async function reply(
-  { request, response, at }: Asked,
+  { request, at }: Asked,
   options: AnsweringOptions,
   serving: Serving,
   known: Known,
@@ -200,8 +208,6 @@ async function reply(
   const by = await access.identify(asker);
   if (by.user !== undefined) known.user = by.user;
   const route = parsePushRoute(method, target);
-  // Nobody reads what comes with a question, nor what comes after a wish for another protocol: the connection ends there.
-  if ((!route && hasBody(request)) || headers.upgrade !== undefined) response.setHeader('connection', 'close');
   if (!route) return pull(parsePull(request, target, rules, by));
   return push({
     route,

@@ -33,10 +33,8 @@ const maxDrainBytes = 4 * 1024 * 1024;
  * and what it sends must not be taken for its next request. One that has much more to say is cut off.
  */
 export async function drain(request: IncomingMessage, response: ServerResponse): Promise<void> {
-  if (request.complete || request.destroyed) return;
-  const isOver = hasBody(request) || request.headers.upgrade !== undefined;
-  if (isOver && !response.headersSent) response.setHeader('connection', 'close');
-  if (!hasBody(request)) return;
+  if (request.complete || request.destroyed || !hasBody(request)) return;
+  if (!response.headersSent) response.setHeader('connection', 'close');
   let drained = 0;
   const ended = new Promise((resolve) => {
     for (const event of ['end', 'close', 'error']) request.once(event, resolve);

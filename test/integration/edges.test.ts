@@ -316,6 +316,10 @@ void t.test(
       t.ok(statuses.length > 0 && statuses.every((status) => status === 200), `${protocol}: ${statuses.join()}`);
       t.match(said, /\r\nconnection: close\r\n/i, `${protocol}: nobody waits for an answer that does not come`);
     }
+    const wrong = ping.replace('/v2/', '/v2/%zz/manifests/1');
+    const refused = await talk(mirror, wrong.replace('\r\n\r\n', '\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n'));
+    t.match(refused.statuses, [/^40/], 'neither where it is refused');
+    t.match(refused.said, /\r\nconnection: close\r\n/i);
     t.same((await talk(mirror, 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')).statuses, [400]);
   },
 );
