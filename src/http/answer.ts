@@ -21,13 +21,14 @@ import type { Sender, StreamLimits } from './send.ts';
 import type { EndpointRules, Serving } from './serving.ts';
 import type { Tls } from './tls.ts';
 import { isTokenPath, tokenReply } from './token-route.ts';
-import { cutShort, endWith, isOut } from './whole.ts';
+import { cutShort, endIfStalled, endWith, isOut } from './whole.ts';
 
 export interface AnsweringOptions {
   readonly endpoints: readonly { readonly tls?: Tls | undefined }[];
   readonly limits: StreamLimits & {
     /** How long a client may be silent within what it sends. */
     readonly requestStallMs: number;
+    /** What answers say of how long a connection is kept. */
     readonly keepAliveMs: number;
   };
   /** What this mirror calls itself in `Via`. */
@@ -117,6 +118,7 @@ function giveAgain(
   response.once('close', () => tell(Math.round(performance.now() - started), cutShort(response)));
 }
 
+/** The same past `node:http`, which takes the connection for idle meanwhile. */
 function giveRaw(
   { ready, answered }: RawRepeat,
   socket: Socket,
@@ -131,10 +133,10 @@ function giveRaw(
   };
   if (socket.writableLength === 0) return tell(0);
   const started = performance.now();
-  // For `node:http` the connection is idle, and would end as that.
+  // As an idle one it would end.
   const idleMs = socket.timeout ?? 0;
   socket.setTimeout(0);
-  const timer = setTimeout(() => socket.destroy(new Error('the client takes nothing')), limits.stallMs);
+  const timer = endIfStalled(socket, limits.stallMs);
   // Nothing, behind all that: its turn comes when the rest is out.
   socket.write('', (error) => {
     clearTimeout(timer);

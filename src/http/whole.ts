@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 
 /** Up to here a body is text that goes out in one piece with its head: one write to the kernel, not two. */
 const maxTextBytes = 16 * 1024;
@@ -24,12 +25,17 @@ export function endWith(response: ServerResponse, body: WholeBody, stallMs: numb
   if (isOut(response)) return;
   let timer: NodeJS.Timeout | undefined;
   const watch = () => {
-    timer = setTimeout(() => response.destroy(new Error('the client takes nothing')), stallMs);
+    timer = endIfStalled(response, stallMs);
   };
   // Until then another answer is under way there, which is watched itself.
   if (response.socket) watch();
   else response.once('socket', watch);
   response.once('close', () => clearTimeout(timer));
+}
+
+/** A client that has so long to take what is left; to be cleared when it has. */
+export function endIfStalled(out: ServerResponse | Socket, stallMs: number): NodeJS.Timeout {
+  return setTimeout(() => out.destroy(new Error('the client takes nothing')), stallMs);
 }
 
 /** Why an answer that had begun is not whole; undefined where it is. */
