@@ -95,7 +95,6 @@ for (const limit of [64, 256]) {
       registry.blobBytesPerSecond = MiB;
       const wanted = [...blobs.map((blob) => ({ path: pathOf(blob), digest: blob.digest })), manifestWanted];
       const outcomes: Record<number, number> = {};
-      const isFull = awaitFootprint(pid, ({ descriptors }) => descriptors >= limit - 4);
       const clients = Array.from({ length: limit * 4 }, (_, at) => wanted[at % wanted.length]!);
       for (let round = 0; round < 2; round++) {
         await inTurn(clients, clients.length, async ({ path, digest }) => {
@@ -106,7 +105,8 @@ for (const limit of [64, 256]) {
           if (status >= 400 && status < 500) t.fail(`${path}: ${status} says something of the content`);
         });
       }
-      t.ok(await isFull, 'there were no descriptors left');
+      // It is full for milliseconds at a time, which counting its descriptors from outside can miss.
+      t.match(stage.serve.output(), 'EMFILE', 'there were no descriptors left');
       t.comment(JSON.stringify({ limit, outcomes }));
       t.ok(
         Object.keys(outcomes).some((status) => status !== '0'),
