@@ -230,6 +230,17 @@ void t.test('one library, one home', (t) => {
   t.end();
 });
 
+void t.test('a start reads no client of what is not configured', (t) => {
+  const reached = new Set(['src/main.ts']);
+  for (const path of reached) {
+    for (const { from, to, isType } of imports) if (from === path && !isType) reached.add(to);
+  }
+  t.ok(reached.has('src/wiring/storage.ts'));
+  for (const client of ['@redis/client', '@keyv/redis', '@aws-sdk/client-s3', '@opentelemetry/api'])
+    t.notOk(reached.has(client), client);
+  t.end();
+});
+
 void t.test('only main touches the process', (t) => {
   for (const path of sources)
     if (path !== 'src/main.ts') t.notMatch(read(path), /(?<!\.)\bprocess\.(?=[a-zA-Z])/, path);

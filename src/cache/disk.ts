@@ -62,7 +62,8 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
     const digest = digestIn(basename(file));
     if (digest) await leftovers.keep(file, digest);
   });
-  const verified = new LRUCache<Digest, string>({ max: maxVerified });
+  // Each is one of that size: by `max` room for all of them would be made at each start.
+  const verified = new LRUCache<Digest, string>({ maxSize: maxVerified, sizeCalculation: () => 1 });
   const verifying = new Map<string, Promise<void>>();
   const readers = createFileReaders(maxBufferBytes);
 

@@ -25,7 +25,8 @@ const maxIndexes = 10_000;
  */
 export function createSavings(onSpared: (bytes: number) => void): Savings {
   const indexes = new LRUCache<string, Counted>({ max: maxIndexes });
-  const indexOf = new LRUCache<string, string>({ max: 4 * maxIndexes });
+  // Each is one of that size: by `max` room for all of them would be made at each start.
+  const indexOf = new LRUCache<string, string>({ maxSize: 4 * maxIndexes, sizeCalculation: () => 1 });
 
   return {
     narrowed(repositoryKey, index, children) {

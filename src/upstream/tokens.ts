@@ -55,8 +55,10 @@ const maxLifeS = 24 * 3600;
 
 export function createAuthorization(options: AuthorizationOptions): Authorization {
   const { credentials, now, upstream } = options;
-  const grants = new LRUCache<string, Grant>({ max: options.maxTokens });
-  const challenges = new LRUCache<string, Challenge>({ max: options.maxTokens });
+  // Each is one of that size: by `max` room for all of them would be made at each start, for each upstream.
+  const bounds = { maxSize: options.maxTokens, sizeCalculation: () => 1 };
+  const grants = new LRUCache<string, Grant>(bounds);
+  const challenges = new LRUCache<string, Challenge>(bounds);
   const pending = new Map<string, Promise<string | undefined>>();
   const backoff = createBackoff({ who: `The token service of ${upstream}`, now });
 

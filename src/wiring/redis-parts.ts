@@ -10,12 +10,12 @@ import type { RedisOptions, RedisPlace } from '../cache/redis.ts';
 import type { SharedRecords } from '../cache/shared-records.ts';
 import { isNews } from '../cache/shared-records.ts';
 import type { Tier } from '../cache/tier.ts';
-import { parseAddress } from '../config-values.ts';
 import type { Config } from '../config.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { createRedisFleet } from '../fleet/redis-fleet.ts';
 import type { Context } from './context.ts';
 import { readKeys } from './key-files.ts';
+import { nameOf } from './redis-place.ts';
 import { isHosting } from './repository-rules.ts';
 import { seldom } from './seldom.ts';
 
@@ -30,18 +30,17 @@ export interface RedisParts {
 }
 
 /**
- * Undefined where none is configured. One that cannot be reached is used as soon as it can.
+ * One that cannot be reached is used as soon as it can.
  *
  * @param onBack called when it is used again
  * @throws Error why it cannot be used, one sentence, where it is required
  */
 export async function openRedisParts(
   { config, log, metrics, now, closers }: Context,
+  place: RedisPlace,
   onBack: () => void,
-): Promise<RedisParts | undefined> {
+): Promise<RedisParts> {
   const settings = config.cache.redis;
-  const place = placeOf(settings);
-  if (!place) return undefined;
   let isStarting = true;
   const { redis, ready } = openRedis({
     ...(await loginOf(settings)),
@@ -118,13 +117,6 @@ export async function openRedisParts(
 
 type Settings = Config['cache']['redis'];
 
-function placeOf({ url, cluster, sentinels, master }: Settings): RedisPlace | undefined {
-  if (url !== null) return { kind: 'single', url: new URL(url) };
-  if (cluster.length > 0) return { kind: 'cluster', nodes: cluster.map((node) => parseAddress(node)!) };
-  if (sentinels.length > 0) return { kind: 'sentinel', master, nodes: sentinels.map((node) => parseAddress(node)!) };
-  return undefined;
-}
-
 async function loginOf({ url, username, password, passwordFile, tls, ca }: Settings): Promise<Partial<RedisOptions>> {
   const secret = passwordFile === null ? password : (await readFile(passwordFile, 'utf8')).trimEnd();
   const isSecure = tls || (url?.startsWith('rediss:') ?? false);
@@ -133,11 +125,6 @@ async function loginOf({ url, username, password, passwordFile, tls, ca }: Setti
     ...(secret !== null && { password: secret }),
     ...(isSecure && { tls: ca === null ? {} : { ca: await readFile(ca, 'utf8') } }),
   };
-}
-
-function nameOf(place: RedisPlace): string {
-  if (place.kind === 'single') return place.url.host;
-  return place.nodes.map(({ host, port }) => `${host}:${port}`).join(', ');
 }
 
 /** The first line, without a full stop: it becomes part of a sentence. */

@@ -4,8 +4,8 @@ import { createMemoryTier } from '../cache/memory.ts';
 import type { MemoryTier } from '../cache/memory.ts';
 import { createRecords } from '../cache/records.ts';
 import type { Records } from '../cache/records.ts';
-import { openRedisParts } from './redis-parts.ts';
 import type { RedisParts } from './redis-parts.ts';
+import { placeOf } from './redis-place.ts';
 import { openSqliteRecords } from '../cache/sqlite.ts';
 import { createStore } from '../cache/tiers.ts';
 import type { FarTier, TieredStore } from '../cache/tiers.ts';
@@ -39,7 +39,7 @@ export async function openStorage(context: Context): Promise<Storage> {
   await mkdir(cache.disk.path, { recursive: true });
   const local = await openDiskParts(context);
   let records: Records | undefined;
-  const redis = await openRedisParts(context, () => {
+  const redis = await openRedis(context, () => {
     // It goes on with what fails now when Redis is back the next time.
     records?.catchUp().catch(() => undefined);
   });
@@ -79,6 +79,14 @@ export async function openStorage(context: Context): Promise<Storage> {
     fleets: [workers, redis?.fleet].filter((fleet) => fleet !== undefined),
     hosted: isHosting(config) ? await openHostedParts(context, local, redis, s3) : undefined,
   };
+}
+
+async function openRedis(context: Context, onBack: () => void): Promise<RedisParts | undefined> {
+  const place = placeOf(context.config.cache.redis);
+  if (!place) return undefined;
+  // Its client is a third of the program's text, which a start without Redis need not read.
+  const { openRedisParts } = await import('./redis-parts.ts');
+  return openRedisParts(context, place, onBack);
 }
 
 async function openTeam({ team, config, log, closers }: Context): Promise<Fleet | undefined> {
