@@ -1,6 +1,6 @@
 import { fork, spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -137,10 +137,19 @@ export function settleDisk(): void {
 
 /**
  * As much memory as anything here takes is at hand. A virtual machine gives what it does not use back to its host, and
- * whoever takes it next waits for it page by page: several times as long as writing to it takes.
+ * whoever takes it next waits for it page by page: several times as long as writing to it takes. What a file that is
+ * gone took is the next to be taken; what a process had goes back to the host in large pieces when it ends.
  */
 export function settleMemory(): void {
-  spawnSync(process.execPath, ['-e', 'Buffer.alloc(2 ** 29, 1)']);
+  const folder = mkdtempSync(join(tmpdir(), 'memory-'));
+  try {
+    const file = openSync(join(folder, 'touched'), 'w');
+    const piece = Buffer.alloc(2 ** 20, 1);
+    for (let pieces = 0; pieces < 512; pieces++) writeSync(file, piece);
+    closeSync(file);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 export function hasProgram(name: string): boolean {
