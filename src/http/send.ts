@@ -146,6 +146,7 @@ function createSink(response: ServerResponse, stallMs: number, turns: Turns): Si
   gone.promise.catch(() => undefined);
   let waiting: PromiseWithResolvers<void> | undefined;
   let isTaking = true;
+  let isFirst = true;
   const leave = (error: Error) => {
     gone.reject(error);
     waiting?.reject(error);
@@ -160,7 +161,8 @@ function createSink(response: ServerResponse, stallMs: number, turns: Turns): Si
   return {
     async write(chunk) {
       await waiting?.promise;
-      await turns.take(chunk.length);
+      await turns.take(chunk.length, isFirst);
+      isFirst = false;
       if (response.destroyed) await gone.promise;
       const leaving = Promise.withResolvers<void>();
       leaving.promise.catch(() => undefined);

@@ -1,7 +1,7 @@
 /** Who wants to send, in the order in which they came. */
 export interface Turns {
-  /** Resolves, or returns, when so many bytes may go out. */
-  take(bytes: number): Promise<void> | undefined;
+  /** Resolves, or returns, when so many bytes may go out. @param isFirst they are the first ones of their answer */
+  take(bytes: number, isFirst?: boolean): Promise<void> | undefined;
 }
 
 interface Waiting {
@@ -9,20 +9,28 @@ interface Waiting {
   go(): void;
 }
 
+/** With this the last of a thousand has its first byte in half the time that full turns take. */
+const crowdDivisor = 8;
+
 /**
  * Shares out the turns of the event loop. A loop takes one new connection each time it comes round: where it first had
- * to send megabytes to a thousand clients each time, the last of a thousand new ones would wait for many seconds.
+ * to send megabytes to a thousand clients each time, the last of a thousand new ones would wait for many seconds. Where
+ * one has just come, others are likely to be waiting: the share is small until nobody has come within a turn.
  */
 export function createTurns(maxBytes: number): Turns {
   const waiting: Waiting[] = [];
   let takenBytes = 0;
+  let shareBytes = maxBytes;
+  let hasNewcomer = false;
   let isUnderWay = false;
 
   /** Others have been heard since the last one. */
   function next(): void {
     isUnderWay = false;
     takenBytes = 0;
-    while (waiting.length > 0 && takenBytes < maxBytes) {
+    shareBytes = hasNewcomer ? maxBytes / crowdDivisor : maxBytes;
+    hasNewcomer = false;
+    while (waiting.length > 0 && takenBytes < shareBytes) {
       const { bytes, go } = waiting.shift()!;
       takenBytes += bytes;
       go();
@@ -37,9 +45,10 @@ export function createTurns(maxBytes: number): Turns {
   }
 
   return {
-    take(bytes) {
+    take(bytes, isFirst = false) {
       begin();
-      if (waiting.length > 0 || takenBytes >= maxBytes) {
+      hasNewcomer ||= isFirst;
+      if (waiting.length > 0 || takenBytes >= shareBytes) {
         return new Promise((resolve) => waiting.push({ bytes, go: resolve }));
       }
       takenBytes += bytes;

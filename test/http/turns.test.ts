@@ -34,6 +34,23 @@ void t.test('turns: so much goes out at once, the rest in order, a share for eac
   t.ok(went.at(-1)!.turn >= 9, `${went.at(-1)!.turn} turns`);
 });
 
+void t.test('turns: where an answer begins, less goes out in the next turn, and then as much as ever', async (t) => {
+  const turns = createTurns(1600);
+  const loop = countTurns();
+  const went: number[] = [];
+  await turns.take(100, true);
+  const taken = Array.from({ length: 60 }, async () => {
+    await turns.take(100);
+    went.push(loop.now());
+  });
+  await Promise.all(taken);
+  loop.stop();
+  const perTurn = [...new Set(went)].map((turn) => went.filter((at) => at === turn).length);
+  t.equal(perTurn[0], 15, 'what was left of the first turn');
+  t.equal(perTurn[1], 2, 'an eighth');
+  t.equal(perTurn[2], 16, 'nobody came any more');
+});
+
 void t.test('turns: what is larger than a share goes by itself, and nobody waits for ever', async (t) => {
   const turns = createTurns(10);
   const loop = countTurns();
