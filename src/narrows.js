@@ -8,10 +8,6 @@ import { setFlagsFromString } from 'node:v8';
 // who asks after a pause would wait 15 ms for the program to be compiled again.
 setFlagsFromString('--no-flush-bytecode');
 
-// What a download brings lies outside of the engine's heap, which by itself it looks through every 32 MiB of that: a
-// fifth of the time of a large download, or more.
-setFlagsFromString('--external-memory-accounted-in-global-limit');
-
 // Half of a start is reading the program's own text. The folder is the user's own: what lies there is run. This file is
 // no TypeScript so that it comes before the first that is: else the compiler of types stays in memory, 20 MiB of it.
 try {
