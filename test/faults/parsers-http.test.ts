@@ -220,7 +220,8 @@ void t.test('24. who reads and who writes understand the same name in the same p
 /** A path with one place of its name, or what follows it, written in other ways; the id of an upload is any text. */
 const respelled = fc
   .tuple(
-    paths.filter((path) => /^\/v2\/(?!p\/)/.test(path) && !path.includes('/uploads/')),
+    // A slash behind a first `p` would make what follows the place of a platform.
+    paths.filter((path) => /^\/v2\/(?!p)/.test(path) && !path.includes('/uploads/')),
     fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }),
   )
   .map(([path, place]) => {
