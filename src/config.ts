@@ -206,6 +206,7 @@ export const configSchema = z.strictObject({
     manifestSize: size,
     downloads: count,
     downloadWindows: size,
+    receiveBuffers: size,
     downloadResumes: count,
     downloadResumeDelay: wait,
     unreadDownload: size,

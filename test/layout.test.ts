@@ -277,6 +277,7 @@ void t.test('every source file has its test', (t) => {
     'src/upstream/upstream.ts': 'test/upstream/registry.test.ts',
     'src/pull/request.ts': 'test/http/route.test.ts',
     'src/pull/flight-options.ts': 'test/pull/flight.test.ts',
+    'src/upstream/trouble.ts': 'test/upstream/requests.test.ts',
     'src/upstream/trust.ts': 'test/upstream/requests.test.ts',
     'src/upstream/answers.ts': 'test/upstream/registry.test.ts',
     'src/cli/io.ts': 'test/integration/serve.test.ts',

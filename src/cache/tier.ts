@@ -47,6 +47,7 @@ export interface Tier {
 
 /** A blob in the making: appended to at its end, readable from its start. */
 export interface Partial {
+  /** The buffers are the caller's again when it resolves or rejects. */
   append(chunks: readonly Buffer[]): Promise<void>;
   /** As `Blob.read`, for bytes that were appended; buffers are the reader's own, so each reader makes one. */
   reader(): PartialReader;

@@ -1,4 +1,4 @@
-import type { CacheState, Partial, PartialReader } from '../cache/tier.ts';
+import type { CacheState, Partial } from '../cache/tier.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { BlobAnswer } from '../upstream/upstream.ts';
 import type { ResumeLimits } from './resuming.ts';
@@ -51,13 +51,4 @@ export interface FlightProgress {
   readonly size?: number;
   readonly readers: number;
   readonly origin: CacheState;
-}
-
-/** Someone who reads along. */
-export interface FlightReader {
-  readonly isClient: boolean;
-  isOpen: boolean;
-  /** Where it reads next: what lies before is done with. */
-  position: number;
-  file: PartialReader | undefined;
 }

@@ -2,12 +2,15 @@ import type { Hash } from 'node:crypto';
 import { NarrowsError } from '../errors.ts';
 import { finish, startHash } from '../oci/digest.ts';
 import type { Blob, CacheState } from '../cache/tier.ts';
-import type { FlightAnswer, FlightOptions, FlightProgress, FlightReader, Landing } from './flight-options.ts';
+import type { FlightAnswer, FlightOptions, FlightProgress, Landing } from './flight-options.ts';
 import { createGrowingCopy } from './growing-copy.ts';
 import type { GrowingCopy } from './growing-copy.ts';
+import { createLead } from './lead.ts';
+import { createReaders } from './readers.ts';
+import type { FlightReader } from './readers.ts';
 import { resuming, tooLong, unlessAborted } from './resuming.ts';
 import { takeUp } from './take-up.ts';
-import { createWindow, slowest, worthKeeping } from './window.ts';
+import { createWindow, readByAll, worthKeeping } from './window.ts';
 
 /**
  * One download that any number of readers share. They follow the growing copy, not each other: the upstream sends at
@@ -24,7 +27,12 @@ export class Flight {
   readonly #options: FlightOptions;
   #hash: Hash;
   #window = createWindow();
-  readonly #readers = new Set<FlightReader>();
+  readonly #readers = createReaders((piece) => this.#answer?.recycle?.(piece));
+  readonly #lead = createLead({
+    received: () => this.#received,
+    used: () => Math.min(this.#readers.nearest, this.#copy.isKept ? this.#copy.flushedBytes : Infinity),
+    changed: () => this.#changed.promise,
+  });
   readonly #headKnown = Promise.withResolvers<void>();
   readonly #verified = Promise.withResolvers<void>();
   readonly #abort = new AbortController();
@@ -35,6 +43,8 @@ export class Flight {
   /** What was left from before. */
   #startBytes = 0;
   readonly #copy: GrowingCopy;
+  /** Where the newest bytes are from. */
+  #answer: FlightAnswer | undefined;
   #failure: unknown;
   #origin: CacheState = 'miss';
   /** What came is not that of the digest: nobody should go on with it. */
@@ -89,8 +99,7 @@ export class Flight {
    * @throws what the client is to be told, when the upstream gives no blob
    */
   async open(as: 'first' | 'joined' | 'passing-on'): Promise<Blob> {
-    const reader: FlightReader = { isOpen: true, isClient: as !== 'passing-on', position: 0, file: undefined };
-    this.#readers.add(reader);
+    const reader = this.#readers.add(as !== 'passing-on');
     try {
       await this.#headKnown.promise;
     } catch (error) {
@@ -124,12 +133,11 @@ export class Flight {
       if (this.#failure) throw this.#failure;
       if (!reader.isOpen) throw new Error('the reader has left');
       const recent = this.#window.read(position, maxBytes);
-      if (recent) return recent;
       const { flushedBytes } = this.#copy;
-      if (position < flushedBytes) reader.file ??= this.#copy.reader();
-      if (position < flushedBytes && reader.file) {
-        return await reader.file.read(position, Math.min(maxBytes, flushedBytes - position));
-      }
+      const file = recent || position >= flushedBytes ? undefined : (reader.file ??= this.#copy.reader());
+      if (recent || file) this.#readers.lend(reader, recent);
+      if (recent) return recent;
+      if (file) return await file.read(position, Math.min(maxBytes, flushedBytes - position));
       if (position < this.#window.start) throw new Error(`content before ${this.#window.start} is no longer held`);
       await this.#changed.promise;
     }
@@ -192,6 +200,7 @@ export class Flight {
   }
 
   async #receive(answer: FlightAnswer): Promise<void> {
+    this.#answer = answer;
     const cancel = () => answer.cancel();
     this.#abort.signal.addEventListener('abort', cancel);
     try {
@@ -242,6 +251,7 @@ export class Flight {
     this.#copy.grow();
     this.#wake();
     while (!this.#trim()) await this.#changed.promise;
+    await this.#lead.shorten();
     if (this.#abort.signal.aborted) throw new Error('nobody reads it any more');
   }
 
@@ -249,8 +259,10 @@ export class Flight {
   #trim(): boolean {
     const windowBytes = this.#options.windowBytes();
     const { isKept, flushedBytes } = this.#copy;
-    if (isKept) this.#window.trim(worthKeeping(this.#readers, this.#received, windowBytes), flushedBytes);
-    else this.#window.trim(windowBytes, Math.max(flushedBytes, slowest(this.#readers, this.#received, this.#size)));
+    const { furthest } = this.#readers;
+    const wantedBytes = isKept ? worthKeeping(furthest, this.#received, windowBytes) : windowBytes;
+    const free = isKept ? flushedBytes : Math.max(flushedBytes, readByAll(furthest, this.#received, this.#size));
+    this.#readers.drop(this.#window.trim(wantedBytes, free));
     return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
   }
 
@@ -260,9 +272,7 @@ export class Flight {
   }
 
   async #leave(reader: FlightReader): Promise<void> {
-    if (!this.#readers.delete(reader)) return;
-    reader.isOpen = false;
-    reader.file?.close();
+    if (!this.#readers.leave(reader)) return;
     this.#wake();
     await this.#onLeft();
   }
@@ -271,6 +281,7 @@ export class Flight {
   async #onLeft(): Promise<void> {
     if (this.#over) {
       if (this.#readers.size > 0) return;
+      this.#readers.drop(this.#window.trim(0, Infinity));
       await this.#copy.close({ isForLater: this.#failure !== undefined && !this.#isWrong });
       return;
     }
@@ -280,7 +291,7 @@ export class Flight {
 
   /** With no reader left, only what will be kept is worth going on, and not at any length. Before its head, all is. */
   #giveUpIfUnwanted(): void {
-    if (!this.#isBegun || [...this.#readers].some(({ isClient }) => isClient)) return;
+    if (!this.#isBegun || this.#readers.hasClients) return;
     // Of what has no known end, all that came is as much as may still come.
     const missing = this.#size === undefined ? this.#received : this.#size - this.#received;
     if (!this.#copy.isKept || missing > this.#options.limits.maxUnreadBytes) this.abandon();

@@ -10,8 +10,8 @@ export interface Window {
   read(position: number, maxBytes: number): Buffer | undefined;
   /** All pieces from `position` on, which is where one of them starts. */
   from(position: number): Buffer[];
-  /** Drops from the front until at most `maxBytes` are held, but nothing that reaches beyond `limit`. */
-  trim(maxBytes: number, limit: number): void;
+  /** Drops from the front until at most `maxBytes` are held, but nothing that reaches beyond `limit`. @returns what was dropped */
+  trim(maxBytes: number, limit: number): Buffer[];
 }
 
 /** @param from where the content begins that it is to hold */
@@ -58,10 +58,10 @@ export function createWindow(from = 0): Window {
       return position >= end ? [] : chunks.slice(find(position));
     },
     trim(maxBytes, limit) {
-      while (end - start > maxBytes && start + chunks[0]!.length <= limit) {
-        start += chunks.shift()!.length;
-        starts.shift();
-      }
+      let count = 0;
+      for (; end - start > maxBytes && start + chunks[count]!.length <= limit; count++) start += chunks[count]!.length;
+      starts.splice(0, count);
+      return chunks.splice(0, count);
     },
   };
 }
@@ -69,20 +69,22 @@ export function createWindow(from = 0): Window {
 /** For those who come a moment later. */
 const recentBytes = 4 * 1024 * 1024;
 
-/** Of what is on the disk as well: what is young when it goes costs the runtime least. */
-export function worthKeeping(readers: Iterable<{ readonly position: number }>, received: number, maxBytes: number) {
-  return Math.min(maxBytes, Math.max(recentBytes, received - furthestBehind(readers)));
+/**
+ * Of what is on the disk as well: what is young when it goes costs the runtime least.
+ *
+ * @param furthest where the reader is that has read least
+ */
+export function worthKeeping(furthest: number, received: number, maxBytes: number): number {
+  return Math.min(maxBytes, Math.max(recentBytes, received - furthest));
 }
 
-/** Where the reader is that has read least; beyond everything where there is none. */
-function furthestBehind(readers: Iterable<{ readonly position: number }>): number {
-  let furthest = Infinity;
-  for (const { position } of readers) if (position < furthest) furthest = position;
-  return furthest;
-}
-
-/** The place before which no reader needs anything. @throws NarrowsError where nobody may come to read it from its start */
-export function slowest(readers: Iterable<{ readonly position: number }>, received: number, size?: number): number {
-  if (size !== undefined) return Math.min(received, furthestBehind(readers));
+/**
+ * The place before which no reader needs anything.
+ *
+ * @param furthest where the reader is that has read least
+ * @throws NarrowsError where nobody may come to read it from its start
+ */
+export function readByAll(furthest: number, received: number, size?: number): number {
+  if (size !== undefined) return Math.min(received, furthest);
   throw new NarrowsError('upstreamUnusable', 'The upstream does not tell the size, and there is no disk to find out.');
 }

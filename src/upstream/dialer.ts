@@ -3,6 +3,7 @@ import type { LookupAddress, LookupOptions } from 'node:dns';
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import { getCACertificates } from 'node:tls';
 import { buildConnector } from 'undici';
+import type { ReceiveBuffers } from './receiving.ts';
 
 export interface DialerOptions {
   /** PEM certificates that are trusted beside the system's. */
@@ -10,6 +11,8 @@ export interface DialerOptions {
   /** Is shown to the registry itself, and to nobody that it points to. */
   readonly own?: OwnCertificate | undefined;
   readonly connectTimeoutMs: number;
+  /** What connections receive into that are not encrypted; undefined for memory of the runtime's. */
+  readonly buffers?: ReceiveBuffers | undefined;
   /** Hosts that the operator named: they may be at any address. */
   isTrusted(host: string, port: number): boolean;
 }
@@ -28,12 +31,18 @@ export interface OwnCertificate {
  * The check is in the name look-up of the very connection, so that a name which answers differently the second time
  * gains nothing.
  */
-export function createDialer({ ca, own, connectTimeoutMs, isTrusted }: DialerOptions): buildConnector.connector {
+export function createDialer({
+  ca,
+  own,
+  connectTimeoutMs,
+  buffers,
+  isTrusted,
+}: DialerOptions): buildConnector.connector {
   const common = { timeout: connectTimeoutMs, allowH2: false, ...(ca && { ca: withSystem(ca) }) };
-  const free = buildConnector(common);
+  const free = connectorOf(common, buffers);
   const known = own && buildConnector({ ...common, cert: own.cert, key: own.key });
   // undici hands on what it does not know to net.connect, which takes a look-up of its own.
-  const guarded = buildConnector({ ...common, lookup: publicLookup });
+  const guarded = connectorOf({ ...common, lookup: publicLookup }, buffers);
   return (options, callback) => {
     const host = options.hostname.replace(/^\[|\]$/g, '');
     const port = Number(options.port || (options.protocol === 'https:' ? 443 : 80));
@@ -41,6 +50,23 @@ export function createDialer({ ca, own, connectTimeoutMs, isTrusted }: DialerOpt
     if (isTrusted(host, port)) return free(options, callback);
     if (isIP(host) && !isPublic(host)) return callback(refusal(host), null);
     return guarded(options, callback);
+  };
+}
+
+/** What is encrypted comes in records of 16 KiB, which the runtime has memory for of its own. */
+function connectorOf(
+  options: buildConnector.BuildOptions,
+  buffers: ReceiveBuffers | undefined,
+): buildConnector.connector {
+  const encrypted = buildConnector(options);
+  if (!buffers) return encrypted;
+  return (target, callback) => {
+    if (target.protocol === 'https:') return encrypted(target, callback);
+    const receiver = buffers.receiver();
+    buildConnector({ ...options, onread: receiver.onread })(target, (...outcome) => {
+      if (outcome[1]) receiver.attach(outcome[1]);
+      callback(...outcome);
+    });
   };
 }
 

@@ -6,8 +6,9 @@ import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
 import type { Answer, ReadLimits } from './answers.ts';
 import { createBackoff } from './backoff.ts';
 import { budgetOf } from './budget.ts';
-import { createRequester, toTrouble } from './requests.ts';
+import { createRequester } from './requests.ts';
 import type { UpstreamOptions } from './requests.ts';
+import { toTrouble } from './trouble.ts';
 import type { BlobAnswer, Budget, CallersUpstream, ManifestHead, Upstream } from './upstream.ts';
 
 export interface RegistryOptions extends UpstreamOptions {
@@ -107,7 +108,8 @@ export function createRegistry(options: RegistryOptions): Registry {
         yield chunk;
       }
     }
-    return { ...answer, body: body() };
+    const { buffers } = options;
+    return { ...answer, body: body(), ...(buffers && { recycle: (piece) => buffers.recycle(piece) }) };
   }
 
   async function readBody(answer: Answer, what: string): Promise<Buffer> {

@@ -7,9 +7,11 @@ import type { Answer } from './answers.ts';
 import { createDialer, looksPublic, withSystem } from './dialer.ts';
 import { clientSpan, traceHeaders } from '../trace.ts';
 import { bareHost, isTrusted, isTrustedHost, isTrustedRealm, portOf } from './trust.ts';
+import { isStaleConnection, notDialled, toTrouble } from './trouble.ts';
 import { createAuthorization } from './tokens.ts';
 import type { TokenReply, TokenRequest } from './tokens.ts';
 import type { Credentials } from './credentials.ts';
+import type { ReceiveBuffers } from './receiving.ts';
 
 export interface UpstreamOptions {
   /** The registry's name in references, such as `docker.io`. */
@@ -24,6 +26,8 @@ export interface UpstreamOptions {
   /** Hosts, with or without a port, that may be sent credentials and may have private addresses. */
   readonly trustedHosts: readonly string[];
   readonly limits: UpstreamLimits;
+  /** Blobs are received into them; undefined for memory of the runtime's. */
+  readonly buffers?: ReceiveBuffers | undefined;
   /** What this mirror calls itself to the registry, so that a loop is seen; undefined where nobody asks this process. */
   readonly pseudonym?: string | undefined;
   /** It is one of ours: others have no use for what a trace says of callers. */
@@ -79,7 +83,7 @@ export function createRequester(options: UpstreamOptions): Requester {
   const deadlineMs = limits.headersTimeoutMs + limits.stallTimeoutMs;
   let underWay = 0;
   const questions = createDispatcher(options);
-  const bodies = createDispatcher(options);
+  const bodies = createDispatcher(options, options.buffers);
   const authorization = createAuthorization({
     upstream: name,
     credentials: options.credentials,
@@ -226,13 +230,14 @@ export function createRequester(options: UpstreamOptions): Requester {
   };
 }
 
-function createDispatcher(options: UpstreamOptions): Dispatcher {
+function createDispatcher(options: UpstreamOptions, buffers?: ReceiveBuffers): Dispatcher {
   const { limits, ca, url, clientCertificate } = options;
   const own = clientCertificate && { ...clientCertificate, host: bareHost(url), port: portOf(url) };
   const connect = createDialer({
     ca,
     own,
     connectTimeoutMs: limits.connectTimeoutMs,
+    buffers,
     isTrusted: (host, port) => isTrusted(host, port, options),
   });
   const common = {
@@ -259,39 +264,4 @@ function redirectTarget(location: string, from: URL, name: string): URL {
     throw new NarrowsError('upstreamUnusable', `${name} redirects to what is no safe address.`);
   }
   return to;
-}
-
-function isStaleConnection(error: unknown): boolean {
-  return ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(codeOf(error));
-}
-
-function codeOf(error: unknown): string {
-  const { code, cause } = error as { code?: unknown; cause?: unknown };
-  if (typeof code === 'string') return code;
-  return cause === undefined ? '' : codeOf(cause);
-}
-
-const timeouts = ['UND_ERR_CONNECT_TIMEOUT', 'UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT', 'ETIMEDOUT'];
-
-/** What went wrong below HTTP, in the words of the error table. The library's text stays in the log, as the cause. */
-export function toTrouble(error: unknown, name: string): NarrowsError {
-  if (error instanceof NarrowsError) return error;
-  const code = codeOf(error);
-  if (timeouts.includes(code))
-    return new NarrowsError('upstreamTimeout', `${name} does not answer in time.`, { cause: error });
-  if (code === 'ENARROWS_ADDRESS') return notDialled(name, error);
-  if (code === 'EMFILE' || code === 'ENFILE') {
-    const message =
-      'This mirror may open no more connections now: give it more descriptors, or limits.connections less.';
-    return new NarrowsError('overloaded', message, { cause: error, retryAfterS: 5 });
-  }
-  return new NarrowsError('upstreamUnusable', `${name} cannot be reached${code ? ` (${code})` : ''}.`, {
-    cause: error,
-  });
-}
-
-function notDialled(name: string, cause?: unknown): NarrowsError {
-  return new NarrowsError('upstreamUnusable', `${name} points to an address that this mirror does not dial.`, {
-    cause,
-  });
 }

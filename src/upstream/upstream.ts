@@ -56,6 +56,8 @@ export interface BlobAnswer extends BlobHead {
   /** The position of the body's first byte. */
   readonly offset: number;
   readonly body: AsyncIterable<Buffer>;
+  /** Nobody looks at this piece of the body any more: others may be received in its place. */
+  recycle?(piece: Buffer): void;
   cancel(): void;
 }
 

@@ -6,6 +6,8 @@ import { createCredentials, dockerConfigSource } from '../upstream/credentials.t
 import type { CredentialSource } from '../upstream/credentials.ts';
 import { createOfflineRegistry } from '../upstream/offline.ts';
 import { createRegistry } from '../upstream/registry.ts';
+import { createReceiveBuffers } from '../upstream/receiving.ts';
+import type { ReceiveBuffers } from '../upstream/receiving.ts';
 import type { RegistryOptions } from '../upstream/registry.ts';
 import type { CallersUpstream, Upstream } from '../upstream/upstream.ts';
 import type { Context } from './context.ts';
@@ -22,12 +24,13 @@ export async function openUpstreams(context: Context): Promise<Upstreams> {
   const { config, closers, now } = context;
   const all = new Map<string, Upstream>();
   const opened = new Map<string, RegistryOptions>();
+  const buffers = createReceiveBuffers(config.limits.receiveBuffers);
   for (const name of Object.keys(config.upstreams)) {
     if (config.offline) {
       all.set(name, createOfflineRegistry(name));
       continue;
     }
-    const options = await registryOptions(name, context);
+    const options = await registryOptions(name, context, buffers);
     const registry = createRegistry(options);
     closers.push(() => registry.close());
     opened.set(name, options);
@@ -48,7 +51,11 @@ export async function openUpstreams(context: Context): Promise<Upstreams> {
   };
 }
 
-async function registryOptions(name: string, { config, now, metrics, pseudonym }: Context): Promise<RegistryOptions> {
+async function registryOptions(
+  name: string,
+  { config, now, metrics, pseudonym }: Context,
+  buffers: ReceiveBuffers,
+): Promise<RegistryOptions> {
   const { limits } = config;
   const settings = config.upstreams[name]!;
   const url = new URL(settings.url);
@@ -71,6 +78,7 @@ async function registryOptions(name: string, { config, now, metrics, pseudonym }
       stallTimeoutMs: limits.upstreamStall,
       maxTokens: limits.upstreamTokens,
     },
+    buffers,
     pseudonym,
     now,
     onAnswer: metrics.upstreamAnswered,

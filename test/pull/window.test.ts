@@ -127,11 +127,10 @@ void t.test('window: empty pieces are no trouble', (t) => {
 
 void t.test('window: what no reader waits for goes, but for a little, and never more than the limit stays', (t) => {
   const MiB = 1024 * 1024;
-  const at = (...positions: number[]) => positions.map((position) => ({ position: position * MiB }));
-  t.equal(worthKeeping(at(90, 50), 100 * MiB, 64 * MiB), 50 * MiB);
-  t.equal(worthKeeping(at(90, 10), 100 * MiB, 64 * MiB), 64 * MiB);
-  t.equal(worthKeeping(at(99), 100 * MiB, 64 * MiB), 4 * MiB);
-  t.equal(worthKeeping(at(99), 100 * MiB, MiB), MiB);
-  t.equal(worthKeeping([], 100 * MiB, 64 * MiB), 4 * MiB);
+  t.equal(worthKeeping(50 * MiB, 100 * MiB, 64 * MiB), 50 * MiB);
+  t.equal(worthKeeping(10 * MiB, 100 * MiB, 64 * MiB), 64 * MiB);
+  t.equal(worthKeeping(99 * MiB, 100 * MiB, 64 * MiB), 4 * MiB);
+  t.equal(worthKeeping(99 * MiB, 100 * MiB, MiB), MiB);
+  t.equal(worthKeeping(Infinity, 100 * MiB, 64 * MiB), 4 * MiB);
   t.end();
 });

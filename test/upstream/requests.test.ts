@@ -9,7 +9,8 @@ import { createCredentials } from '../../src/upstream/credentials.ts';
 import type { Credential } from '../../src/upstream/credentials.ts';
 import { retryAfterOf } from '../../src/upstream/answers.ts';
 import type { Answer } from '../../src/upstream/answers.ts';
-import { createRequester, toTrouble } from '../../src/upstream/requests.ts';
+import { createRequester } from '../../src/upstream/requests.ts';
+import { toTrouble } from '../../src/upstream/trouble.ts';
 import type { Requester, UpstreamOptions } from '../../src/upstream/requests.ts';
 import {
   basicHeader,

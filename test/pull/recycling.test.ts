@@ -1,0 +1,137 @@
+import * as fc from 'fast-check';
+import t from 'tap';
+import { createDiskTier } from '../../src/cache/disk.ts';
+import { readAll } from '../../src/cache/bytes.ts';
+import type { Blob, Partial } from '../../src/cache/tier.ts';
+import { digestOf } from '../../src/oci/digest.ts';
+import { Flight } from '../../src/pull/flight.ts';
+import { tryMany } from '../fixtures/fuzz.ts';
+import { noise } from '../fixtures/images.ts';
+import { temporaryFolder } from '../fixtures/mirror.ts';
+
+/**
+ * The memory of a download is received into again. Here it is overwritten the moment it is given back: whoever would
+ * still look at it, be it a slow reader or the disk, gets other bytes than those of the blob.
+ */
+const bytes = noise('recycled', 1024 * 1024);
+const digest = digestOf(bytes);
+const windowBytes = 100_000;
+
+interface Habit {
+  readonly from: number;
+  readonly readBytes: number;
+  /** Turns of the event loop between two reads. */
+  readonly pause: number;
+  /** After so many reads it leaves. */
+  readonly reads: number;
+  /** When it comes: once so much has been received. */
+  readonly comesAt: number;
+}
+
+const habits: fc.Arbitrary<Habit> = fc.record({
+  from: fc.oneof(fc.constant(0), fc.nat(bytes.length - 1)),
+  readBytes: fc.integer({ min: 1_000, max: 200_000 }),
+  pause: fc.nat(4),
+  reads: fc.oneof(fc.constant(Infinity), fc.integer({ min: 1, max: 10 })),
+  comesAt: fc.oneof(fc.constant(0), fc.nat(bytes.length)),
+});
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Reads as a client is sent to: the one before is still leaving while the next is read. @returns what was wrong */
+async function follow(blob: Blob, { from, readBytes, pause, reads }: Habit): Promise<string | undefined> {
+  let before: { at: number; piece: Buffer } | undefined;
+  try {
+    let at = from;
+    for (let count = 0; at < blob.size && count < reads; count++) {
+      const piece = await blob.read(at, readBytes);
+      for (let turns = 0; turns < pause; turns++) await turn();
+      for (const each of before ? [before, { at, piece }] : [{ at, piece }]) {
+        if (!each.piece.equals(bytes.subarray(each.at, each.at + each.piece.length)))
+          return `other bytes at ${each.at}`;
+      }
+      before = { at, piece };
+      at += piece.length;
+    }
+    blob.doneReading?.();
+    if (at === blob.size) await blob.verified;
+    return undefined;
+  } finally {
+    await blob.close();
+  }
+}
+
+/** @returns how many pieces came back, and what was wrong */
+async function fly(lengths: readonly number[], readers: readonly Habit[], begin: () => Promise<Partial | undefined>) {
+  let recycled = 0;
+  async function* body() {
+    for (let at = 0, index = 0; at < bytes.length; index++) {
+      const piece = Buffer.from(new Uint8Array(bytes.subarray(at, at + lengths[index % lengths.length]!)));
+      at += piece.length;
+      await turn();
+      yield piece;
+    }
+  }
+  const flight = new Flight({
+    digest,
+    windowBytes: () => windowBytes,
+    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: bytes.length },
+    expectedSize: () => Promise.resolve(bytes.length),
+    begin,
+    onTrouble: () => undefined,
+    fetch: () =>
+      Promise.resolve({
+        size: bytes.length,
+        offset: 0,
+        cancel: () => undefined,
+        body: body(),
+        recycle(piece) {
+          recycled++;
+          piece.fill(0xee);
+        },
+      }),
+  });
+  const first = await flight.open('first');
+  const outcomes = await Promise.all([
+    follow(first, { from: 0, readBytes: 50_000, pause: 1, reads: Infinity, comesAt: 0 }),
+    ...readers.map(async (habit) => {
+      while (flight.isJoinable && flight.progress.receivedBytes < habit.comesAt) await turn();
+      return flight.isJoinable ? follow(await flight.open('joined'), habit) : undefined;
+    }),
+  ]);
+  return { recycled, landing: await flight.landed, wrong: outcomes.filter((outcome) => outcome !== undefined) };
+}
+
+const lengths = fc.array(fc.integer({ min: 1, max: 150_000 }), { minLength: 1, maxLength: 8 });
+
+void t.test('recycling: nobody sees memory that was given back, with a copy on the disk', async (t) => {
+  const disk = await createDiskTier({
+    path: await temporaryFolder(t),
+    maxVerified: 10,
+    maxBufferBytes: 1024 * 1024,
+    maxLeftoverBytes: 0,
+  });
+  t.teardown(() => disk.close());
+  await tryMany(
+    t,
+    fc.asyncProperty(lengths, fc.array(habits, { maxLength: 6 }), async (pieces, readers) => {
+      const { recycled, landing, wrong } = await fly(pieces, readers, () => disk.begin(digest));
+      const kept = await disk.open(digest);
+      const copy = kept && (await readAll(kept));
+      await disk.delete(digest);
+      return wrong.length === 0 && recycled > 0 && landing.outcome === 'done' && copy?.equals(bytes) === true;
+    }),
+    400,
+  );
+});
+
+void t.test('recycling: nobody sees memory that was given back, with no copy but the window', async (t) => {
+  await tryMany(
+    t,
+    fc.asyncProperty(lengths, fc.array(habits, { maxLength: 6 }), async (pieces, readers) => {
+      const { recycled, landing, wrong } = await fly(pieces, readers, () => Promise.resolve(undefined));
+      return wrong.length === 0 && recycled > 0 && landing.outcome === 'done';
+    }),
+    400,
+  );
+});
