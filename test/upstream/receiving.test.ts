@@ -1,8 +1,12 @@
 import { Socket } from 'node:net';
 import t from 'tap';
+import { Agent } from 'undici';
+import { createDialer } from '../../src/upstream/dialer.ts';
 import { createReceiveBuffers } from '../../src/upstream/receiving.ts';
 import type { ReceiveBuffers } from '../../src/upstream/receiving.ts';
+import { noise } from '../fixtures/images.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
+import { serve } from '../fixtures/servers.ts';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -140,3 +144,32 @@ void t.test('receiving: with no room at all it is as without', (t) => {
   t.not(one.place.buffer, piece.buffer);
   t.end();
 });
+
+void t.test(
+  'receiving: a body comes through real connections as it was sent, into memory that is used again',
+  async (t) => {
+    const body = noise('received', 24 * MiB);
+    const server = await serve(t, (_, response) => {
+      response.writeHead(200, { 'content-length': body.length });
+      response.end(body);
+    });
+    const buffers = createReceiveBuffers(4 * MiB);
+    const agent = new Agent({ connect: createDialer({ connectTimeoutMs: 2000, buffers, isTrusted: () => true }) });
+    t.teardown(() => agent.destroy());
+    await Promise.all(
+      [1, 2, 3].map(async () => {
+        const answer = await agent.request({ origin: `http://127.0.0.1:${server.port}`, path: '/', method: 'GET' });
+        let at = 0;
+        for await (const piece of answer.body as AsyncIterable<Buffer>) {
+          if (!piece.equals(body.subarray(at, at + piece.length))) t.fail(`other bytes at ${at}`);
+          at += piece.length;
+          // The sender is faster: more is waiting each time.
+          await new Promise((resolve) => setImmediate(resolve));
+          piece.fill(0xee);
+          buffers.recycle(piece);
+        }
+        t.equal(at, body.length);
+      }),
+    );
+  },
+);
