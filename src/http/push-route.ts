@@ -24,7 +24,10 @@ export function parsePushRoute(method: string, target: Target): PushRoute | unde
     return { ...place, kind: 'delete-blob', digest: parseDigest(last) };
   }
   const reference = parseReference(last);
-  if (method === 'DELETE') return { ...place, kind: 'delete-manifest', reference };
+  if (method === 'DELETE') {
+    if (reference.kind === 'tag' && target.place.pathSet !== undefined) throw wholeTag();
+    return { ...place, kind: 'delete-manifest', reference };
+  }
   if (method !== 'PUT') throw notAllowed(method, 'GET, HEAD, PUT, DELETE');
   const tags = target.query.getAll('tag');
   if (tags.length > maxTags) throw new NarrowsError('queryInvalid', `A manifest may be given ${maxTags} tags at once.`);
@@ -65,6 +68,12 @@ function parseUpload(method: string, target: Target, name: string, id: string): 
 function placeOf({ place }: Target, name: string) {
   const { path, namespace } = place;
   return { path, ...(namespace !== undefined && { namespace }), name: parseRepositoryName(name) };
+}
+
+/** Whoever sees one platform of a tag may take it for all that there is. */
+function wholeTag(): NarrowsError {
+  const message = 'A tag is deleted with all its platforms: leave the platform out of the address if that is meant.';
+  return new NarrowsError('methodNotAllowed', message, { headers: { allow: 'GET, HEAD, PUT' } });
 }
 
 function notAllowed(method: string, allow: string): NarrowsError {

@@ -82,6 +82,18 @@ void t.test('a platform set and a namespace are told apart from the name, and th
   t.end();
 });
 
+void t.test('a tag is not deleted where one platform of it is seen; what a digest names is', (t) => {
+  for (const base of ['/p/linux-arm64/v2/team/x', '/v2/p/linux-arm64/team/x', '/v2/p/nonsense/team/x']) {
+    t.throws(() => routeOf('DELETE', `${base}/manifests/1`), {
+      kind: 'methodNotAllowed',
+      message: /all its platforms/,
+      headers: { allow: 'GET, HEAD, PUT' },
+    });
+    t.match(routeOf('DELETE', `${base}/manifests/${digest}`), { name: 'team/x', kind: 'delete-manifest' });
+  }
+  t.end();
+});
+
 void t.test('names that look like addresses are read from the right', (t) => {
   t.match(routeOf('PUT', '/v2/team/manifests/manifests/1'), { name: 'team/manifests', reference: tag('1') });
   t.match(routeOf('PUT', '/v2/manifests/x/manifests/1'), { name: 'manifests/x', reference: tag('1') });
