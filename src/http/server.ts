@@ -72,7 +72,7 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
 }
 
 /** A client may be about to ask on a connection that is idle now: its answer says that it is the last one there. */
-const idleGraceMs = 250;
+const idleGraceMs = 1000;
 
 /** That of `http` closes idle connections at once, and a question that is on its way there is lost. */
 async function closeListener(server: Server): Promise<void> {

@@ -4,7 +4,7 @@ import type { PartialReader } from '../cache/tier.ts';
 export interface FlightReader {
   readonly isClient: boolean;
   isOpen: boolean;
-  /** Where it reads next: what lies before is done with, but for what it was lent. */
+  /** Where it reads next, what lies before is done with but for what it was lent; Infinity once it has read all. */
   position: number;
   file: PartialReader | undefined;
 }
@@ -13,7 +13,7 @@ export interface FlightReader {
 export interface Readers {
   readonly size: number;
   readonly hasClients: boolean;
-  /** Where the one is that has read most; beyond everything where there is none. */
+  /** Where the one is that has read most, of those who have not read all; beyond everything where there is none. */
   readonly nearest: number;
   /** Where the one is that has read least; beyond everything where there is none. */
   readonly furthest: number;
@@ -55,9 +55,9 @@ export function createReaders(onFree: (piece: Buffer) => void): Readers {
       return lent.keys().some(({ isClient }) => isClient);
     },
     get nearest() {
-      let nearest = lent.size === 0 ? Infinity : 0;
-      for (const { position } of lent.keys()) if (position > nearest) nearest = position;
-      return nearest;
+      let nearest = -1;
+      for (const { position } of lent.keys()) if (position > nearest && position < Infinity) nearest = position;
+      return nearest < 0 ? Infinity : nearest;
     },
     get furthest() {
       let furthest = Infinity;

@@ -1,4 +1,5 @@
 import type { OnReadOpts, Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 
 /** Where the bytes of fast bodies arrive: memory that is used again. */
 export interface ReceiveBuffers {
@@ -72,9 +73,8 @@ export function createReceiveBuffers(maxBytes: number): ReceiveBuffers {
           buffer: () => current,
           callback(bytes) {
             const length = lengthAfter(bytes, current.length);
-            // A piece must not hold on to much more memory than it has bytes.
             const isCopied = bytes < current.length / 2;
-            const piece = isCopied ? Buffer.from(current.subarray(0, bytes)) : passOn(current, bytes);
+            const piece = isCopied ? copyOf(current.subarray(0, bytes)) : passOn(current, bytes);
             if (isCopied && length !== current.length) giveBack(current);
             if (!isCopied || length !== current.length) current = take(length);
             return socket!.push(piece);
@@ -82,6 +82,9 @@ export function createReceiveBuffers(maxBytes: number): ReceiveBuffers {
         },
         attach(opened) {
           socket = opened;
+          // With `onread` each read() of a socket receives more, however much is waiting in it (lib/net.js); that of a
+          // stream only below the high-water mark. A chunked body, which undici takes in parts, had no end otherwise.
+          opened.read = (size) => Duplex.prototype.read.call(opened, size) as unknown;
           opened.once('close', () => giveBack(current));
         },
       };
@@ -93,6 +96,17 @@ export function createReceiveBuffers(maxBytes: number): ReceiveBuffers {
       keep(Buffer.from(piece.buffer));
     },
   };
+}
+
+/** A piece must not hold on to much more memory than it has bytes: it may be the one byte of a MiB that is content. */
+export function compact(piece: Buffer): Buffer {
+  return piece.length < piece.buffer.byteLength / 2 ? copyOf(piece) : piece;
+}
+
+function copyOf(piece: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(piece.length);
+  piece.copy(copy);
+  return copy;
 }
 
 /** The runtime reads again as long as a read fills its buffer: then more is waiting. */

@@ -6,6 +6,7 @@ import { drain, firstOf, readLimited, retryAfterOf } from './answers.ts';
 import type { Answer, ReadLimits } from './answers.ts';
 import { createBackoff } from './backoff.ts';
 import { budgetOf } from './budget.ts';
+import { compact } from './receiving.ts';
 import { createRequester } from './requests.ts';
 import type { UpstreamOptions } from './requests.ts';
 import { toTrouble } from './trouble.ts';
@@ -105,7 +106,7 @@ export function createRegistry(options: RegistryOptions): Registry {
     async function* body() {
       for await (const chunk of answer.body) {
         options.onBytes?.(name, chunk.length);
-        yield chunk;
+        yield compact(chunk);
       }
     }
     const { buffers } = options;

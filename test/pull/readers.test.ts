@@ -16,6 +16,9 @@ void t.test('readers: where the first and the last of them are', (t) => {
   t.match(readers, { size: 2, hasClients: true, nearest: 0, furthest: 0 });
   [one.position, other.position] = [7, 3];
   t.match(readers, { nearest: 7, furthest: 3 });
+  one.position = Infinity;
+  t.match(readers, { nearest: 3, furthest: 3 }, 'who has read all waits for nothing');
+  one.position = 7;
   t.ok(readers.leave(other));
   t.match(readers, { size: 1, hasClients: false, nearest: 7, furthest: 7 });
   t.notOk(readers.leave(other), 'once');

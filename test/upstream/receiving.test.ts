@@ -1,8 +1,9 @@
+import { once } from 'node:events';
 import { Socket } from 'node:net';
 import t from 'tap';
 import { Agent } from 'undici';
 import { createDialer } from '../../src/upstream/dialer.ts';
-import { createReceiveBuffers } from '../../src/upstream/receiving.ts';
+import { compact, createReceiveBuffers } from '../../src/upstream/receiving.ts';
 import type { ReceiveBuffers } from '../../src/upstream/receiving.ts';
 import { noise } from '../fixtures/images.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
@@ -173,3 +174,52 @@ void t.test(
     );
   },
 );
+
+void t.test(
+  'receiving: of a body in chunks that is taken slowly no more comes than the window of the connection',
+  async (t) => {
+    const body = noise('chunked', 32 * MiB);
+    const server = await serve(t, async (_, response) => {
+      for (let at = 0; at < body.length && !response.destroyed; at += 16 * KiB) {
+        if (!response.write(body.subarray(at, at + 16 * KiB)))
+          await Promise.race([once(response, 'drain'), once(response, 'close')]);
+      }
+      response.end();
+    });
+    const dial = createDialer({
+      connectTimeoutMs: 2000,
+      buffers: createReceiveBuffers(4 * MiB),
+      isTrusted: () => true,
+    });
+    let socket: Socket | undefined;
+    const connect: typeof dial = (target, callback) => {
+      dial(target, (...outcome) => {
+        socket = outcome[1] ?? undefined;
+        callback(...outcome);
+      });
+    };
+    const agent = new Agent({ connect });
+    t.teardown(() => agent.destroy());
+    const answer = await agent.request({ origin: `http://127.0.0.1:${server.port}`, path: '/', method: 'GET' });
+    let at = 0;
+    let mostHeld = 0;
+    for await (const piece of answer.body as AsyncIterable<Buffer>) {
+      if (!piece.equals(body.subarray(at, at + piece.length))) t.fail(`other bytes at ${at}`);
+      at += piece.length;
+      mostHeld = Math.max(mostHeld, socket!.readableLength);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    t.equal(at, body.length);
+    t.ok(mostHeld <= 3 * MiB, `${mostHeld} bytes were held at once`);
+  },
+);
+
+void t.test('receiving: what is a small part of its memory gets memory of its own', (t) => {
+  const memory = Buffer.allocUnsafeSlow(MiB).fill(3);
+  const [half, less] = [memory.subarray(MiB / 2), memory.subarray(5, MiB / 2)];
+  t.equal(compact(memory), memory);
+  t.equal(compact(half), half);
+  t.ok(compact(less).equals(less));
+  t.equal(compact(less).buffer.byteLength, less.length);
+  t.end();
+});
