@@ -25,7 +25,7 @@ export function parsePushRoute(method: string, target: Target): PushRoute | unde
   }
   const reference = parseReference(last);
   if (method === 'DELETE') {
-    if (reference.kind === 'tag' && target.place.pathSet !== undefined) throw wholeTag();
+    if (reference.kind === 'tag' && (target.place.pathSet ?? 'any') !== 'any') throw wholeTag();
     return { ...place, kind: 'delete-manifest', reference };
   }
   if (method !== 'PUT') throw notAllowed(method, 'GET, HEAD, PUT, DELETE');

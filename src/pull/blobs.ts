@@ -4,6 +4,7 @@ import { readAll } from '../cache/bytes.ts';
 import type { Blob, CacheState } from '../cache/tier.ts';
 import { contentKey } from '../cache/records.ts';
 import type { Source } from '../upstream/registries.ts';
+import { fitted } from './fitting.ts';
 import { Flight } from './flight.ts';
 import type { FlightProgress } from './flight-options.ts';
 import { createOnce } from './once.ts';
@@ -175,12 +176,13 @@ export function createBlobs(parts: PullParts, keeping: Keeping): Blobs {
       expectedSize: () => sizeOf(source, digest),
       passOn: () => flight.open('passing-on'),
     });
+    const windowBytes = () => Math.max(minWindowBytes, rules.maxWindowBytes / airborne.size);
     const flight: Flight = new Flight({
       digest,
       limits: rules.flight,
-      windowBytes: () => Math.max(minWindowBytes, rules.maxWindowBytes / airborne.size),
+      windowBytes,
       expectedSize: () => sizeOf(source, digest),
-      fetch: (from) => sources.fetch(from),
+      fetch: async (from) => fitted(await sources.fetch(from), () => windowBytes() / flight.progress.readers),
       begin: () => (isKept ? store.begin(digest) : Promise.resolve(undefined)),
       async takeUp() {
         if (!isKept) return undefined;

@@ -30,7 +30,7 @@ export class Flight {
   readonly #readers = createReaders((piece) => this.#answer?.recycle?.(piece));
   readonly #lead = createLead({
     received: () => this.#received,
-    used: () => Math.min(this.#readers.nearest, this.#copy.isKept ? this.#copy.flushedBytes : Infinity),
+    used: () => Math.min(this.#readers.foremost, this.#copy.isKept ? this.#copy.flushedBytes : Infinity),
     changed: () => this.#changed.promise,
   });
   readonly #headKnown = Promise.withResolvers<void>();
@@ -43,7 +43,7 @@ export class Flight {
   /** What was left from before. */
   #startBytes = 0;
   readonly #copy: GrowingCopy;
-  /** Where the newest bytes are from. */
+  /** Where the newest bytes are from; what is not its own it does not take back. */
   #answer: FlightAnswer | undefined;
   #failure: unknown;
   #origin: CacheState = 'miss';
@@ -133,11 +133,11 @@ export class Flight {
       if (this.#failure) throw this.#failure;
       if (!reader.isOpen) throw new Error('the reader has left');
       const recent = this.#window.read(position, maxBytes);
+      if (recent) return this.#readers.lend(reader, recent);
       const { flushedBytes } = this.#copy;
-      const file = recent || position >= flushedBytes ? undefined : (reader.file ??= this.#copy.reader());
-      if (recent || file) this.#readers.lend(reader, recent);
-      if (recent) return recent;
-      if (file) return await file.read(position, Math.min(maxBytes, flushedBytes - position));
+      const file = position < flushedBytes ? (reader.file ??= this.#copy.reader()) : undefined;
+      if (file)
+        return this.#readers.lend(reader, await file.read(position, Math.min(maxBytes, flushedBytes - position)));
       if (position < this.#window.start) throw new Error(`content before ${this.#window.start} is no longer held`);
       await this.#changed.promise;
     }
@@ -251,7 +251,7 @@ export class Flight {
     this.#copy.grow();
     this.#wake();
     while (!this.#trim()) await this.#changed.promise;
-    await this.#lead.shorten();
+    await this.#lead.letCatchUp();
     if (this.#abort.signal.aborted) throw new Error('nobody reads it any more');
   }
 
@@ -259,9 +259,9 @@ export class Flight {
   #trim(): boolean {
     const windowBytes = this.#options.windowBytes();
     const { isKept, flushedBytes } = this.#copy;
-    const { furthest } = this.#readers;
-    const wantedBytes = isKept ? worthKeeping(furthest, this.#received, windowBytes) : windowBytes;
-    const free = isKept ? flushedBytes : Math.max(flushedBytes, readByAll(furthest, this.#received, this.#size));
+    const { rearmost } = this.#readers;
+    const wantedBytes = isKept ? worthKeeping(rearmost, this.#received, windowBytes) : windowBytes;
+    const free = isKept ? flushedBytes : Math.max(flushedBytes, readByAll(rearmost, this.#received, this.#size));
     this.#readers.drop(this.#window.trim(wantedBytes, free));
     return this.#window.bytes <= windowBytes || this.#abort.signal.aborted;
   }

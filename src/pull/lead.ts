@@ -1,8 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { recentBytes } from './window.ts';
 
-/** What this far behind has left the processor's caches, and what is newer is kept for latecomers anyway. */
-const maxLeadBytes = 4 * 1024 * 1024;
-/** Together: a download is slowed down to 200 MiB a second, and by nobody to less. */
+/** Together: what nobody keeps up with takes at most 5 ms longer for each MiB. */
 const everyBytes = 1024 * 1024;
 const maxWaitMs = 5;
 
@@ -16,24 +15,24 @@ export interface LeadOptions {
 
 /** How far a download is ahead of whoever needs its bytes. */
 export interface Lead {
-  /** Resolves when the readers and the disk are near, and after a moment in any case. */
-  shorten(): Promise<void>;
+  /** Resolves when the foremost reader and the disk are near, and after a moment in any case. */
+  letCatchUp(): Promise<void>;
 }
 
 /**
- * On a machine that is busy with one download the upstream wins the race for the processor, and everything that it
- * sends has to be fetched from main memory twice, by then, for its reader and for the disk; in new memory, besides. A
- * reader that is slow, or a disk that hangs, is waited for so little that other readers do not notice.
+ * A download that runs ahead as fast as it can leaves its reader and the disk with bytes that are no longer in the
+ * processor's caches, and needs new memory for each: what is near costs half. A reader that is slow, or a disk that
+ * hangs, is waited for so little that others hardly notice.
  */
 export function createLead({ received, used, changed }: LeadOptions): Lead {
-  let shortenedAt = 0;
+  let waitedAt = 0;
 
-  const isLong = () => received() - used() > maxLeadBytes;
+  const isLong = () => received() - used() > recentBytes;
 
   return {
-    async shorten() {
-      if (received() - shortenedAt < everyBytes || !isLong()) return;
-      shortenedAt = received();
+    async letCatchUp() {
+      if (received() - waitedAt < everyBytes || !isLong()) return;
+      waitedAt = received();
       const late = delay(maxWaitMs, true);
       for (let isLate = false; !isLate && isLong();) isLate = (await Promise.race([changed(), late])) === true;
     },

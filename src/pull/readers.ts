@@ -14,34 +14,37 @@ export interface Readers {
   readonly size: number;
   readonly hasClients: boolean;
   /** Where the one is that has read most, of those who have not read all; beyond everything where there is none. */
-  readonly nearest: number;
+  readonly foremost: number;
   /** Where the one is that has read least; beyond everything where there is none. */
-  readonly furthest: number;
+  readonly rearmost: number;
   add(isClient: boolean): FlightReader;
   /** @returns false where it has left before */
   leave(reader: FlightReader): boolean;
-  /** What a read gives is its reader's until the second read after it. @param piece undefined for a buffer of its own */
-  lend(reader: FlightReader, piece: Buffer | undefined): void;
+  /** What a read gives is its reader's until the second read after it. @returns the piece */
+  lend(reader: FlightReader, piece: Buffer): Buffer;
   /** The download has no use for these any more. */
   drop(pieces: readonly Buffer[]): void;
 }
 
-/** @param onFree told of each dropped piece, at once or when no reader looks at it any more */
+/**
+ * @param onFree told of each dropped piece, at once or when no reader looks at it any more; of several in one memory
+ *   that is looked at, of the last alone
+ */
 export function createReaders(onFree: (piece: Buffer) => void): Readers {
   const lent = new Map<FlightReader, readonly [before: Buffer | undefined, latest: Buffer | undefined]>();
   /** How many look at it, by memory and not by view: what was lent may be a part of a piece. */
-  const lookers = new Map<ArrayBufferLike, number>();
+  const holders = new Map<ArrayBufferLike, number>();
   const dropped = new Map<ArrayBufferLike, Buffer>();
 
-  function take(piece: Buffer | undefined): void {
-    if (piece) lookers.set(piece.buffer, (lookers.get(piece.buffer) ?? 0) + 1);
+  function hold(piece: Buffer | undefined): void {
+    if (piece) holders.set(piece.buffer, (holders.get(piece.buffer) ?? 0) + 1);
   }
 
-  function putDown(piece: Buffer | undefined): void {
+  function release(piece: Buffer | undefined): void {
     if (!piece) return;
-    const left = lookers.get(piece.buffer)! - 1;
-    if (left > 0) return void lookers.set(piece.buffer, left);
-    lookers.delete(piece.buffer);
+    const left = holders.get(piece.buffer)! - 1;
+    if (left > 0) return void holders.set(piece.buffer, left);
+    holders.delete(piece.buffer);
     const whole = dropped.get(piece.buffer);
     dropped.delete(piece.buffer);
     if (whole) onFree(whole);
@@ -54,15 +57,15 @@ export function createReaders(onFree: (piece: Buffer) => void): Readers {
     get hasClients() {
       return lent.keys().some(({ isClient }) => isClient);
     },
-    get nearest() {
-      let nearest = -1;
-      for (const { position } of lent.keys()) if (position > nearest && position < Infinity) nearest = position;
-      return nearest < 0 ? Infinity : nearest;
+    get foremost() {
+      let foremost = -1;
+      for (const { position } of lent.keys()) if (position > foremost && position < Infinity) foremost = position;
+      return foremost < 0 ? Infinity : foremost;
     },
-    get furthest() {
-      let furthest = Infinity;
-      for (const { position } of lent.keys()) if (position < furthest) furthest = position;
-      return furthest;
+    get rearmost() {
+      let rearmost = Infinity;
+      for (const { position } of lent.keys()) if (position < rearmost) rearmost = position;
+      return rearmost;
     },
     add(isClient) {
       const reader: FlightReader = { isClient, isOpen: true, position: 0, file: undefined };
@@ -75,18 +78,22 @@ export function createReaders(onFree: (piece: Buffer) => void): Readers {
       lent.delete(reader);
       reader.isOpen = false;
       reader.file?.close();
-      pieces.forEach(putDown);
+      pieces.forEach(release);
       return true;
     },
     lend(reader, piece) {
-      const [before, latest] = lent.get(reader)!;
-      take(piece);
-      putDown(before);
+      const inHand = lent.get(reader);
+      // Who has left meanwhile looks at nothing any more.
+      if (!inHand) return piece;
+      const [before, latest] = inHand;
+      hold(piece);
+      release(before);
       lent.set(reader, [latest, piece]);
+      return piece;
     },
     drop(pieces) {
       for (const piece of pieces) {
-        if (lookers.has(piece.buffer)) dropped.set(piece.buffer, piece);
+        if (holders.has(piece.buffer)) dropped.set(piece.buffer, piece);
         else onFree(piece);
       }
     },

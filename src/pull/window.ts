@@ -67,24 +67,24 @@ export function createWindow(from = 0): Window {
 }
 
 /** For those who come a moment later. */
-const recentBytes = 4 * 1024 * 1024;
+export const recentBytes = 4 * 1024 * 1024;
 
 /**
  * Of what is on the disk as well: what is young when it goes costs the runtime least.
  *
- * @param furthest where the reader is that has read least
+ * @param rearmost where the reader is that has read least
  */
-export function worthKeeping(furthest: number, received: number, maxBytes: number): number {
-  return Math.min(maxBytes, Math.max(recentBytes, received - furthest));
+export function worthKeeping(rearmost: number, received: number, maxBytes: number): number {
+  return Math.min(maxBytes, Math.max(recentBytes, received - rearmost));
 }
 
 /**
  * The place before which no reader needs anything.
  *
- * @param furthest where the reader is that has read least
+ * @param rearmost where the reader is that has read least
  * @throws NarrowsError where nobody may come to read it from its start
  */
-export function readByAll(furthest: number, received: number, size?: number): number {
-  if (size !== undefined) return Math.min(received, furthest);
+export function readByAll(rearmost: number, received: number, size?: number): number {
+  if (size !== undefined) return Math.min(received, rearmost);
   throw new NarrowsError('upstreamUnusable', 'The upstream does not tell the size, and there is no disk to find out.');
 }

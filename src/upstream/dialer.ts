@@ -12,7 +12,7 @@ export interface DialerOptions {
   readonly own?: OwnCertificate | undefined;
   readonly connectTimeoutMs: number;
   /** What connections receive into that are not encrypted; undefined for memory of the runtime's. */
-  readonly buffers?: ReceiveBuffers | undefined;
+  readonly receiveBuffers?: ReceiveBuffers | undefined;
   /** Hosts that the operator named: they may be at any address. */
   isTrusted(host: string, port: number): boolean;
 }
@@ -35,14 +35,14 @@ export function createDialer({
   ca,
   own,
   connectTimeoutMs,
-  buffers,
+  receiveBuffers,
   isTrusted,
 }: DialerOptions): buildConnector.connector {
   const common = { timeout: connectTimeoutMs, allowH2: false, ...(ca && { ca: withSystem(ca) }) };
-  const free = connectorOf(common, buffers);
+  const free = connectorOf(common, receiveBuffers);
   const known = own && buildConnector({ ...common, cert: own.cert, key: own.key });
   // undici hands on what it does not know to net.connect, which takes a look-up of its own.
-  const guarded = connectorOf({ ...common, lookup: publicLookup }, buffers);
+  const guarded = connectorOf({ ...common, lookup: publicLookup }, receiveBuffers);
   return (options, callback) => {
     const host = options.hostname.replace(/^\[|\]$/g, '');
     const port = Number(options.port || (options.protocol === 'https:' ? 443 : 80));
@@ -53,16 +53,19 @@ export function createDialer({
   };
 }
 
-/** What is encrypted comes in records of 16 KiB, which the runtime has memory for of its own. */
+/**
+ * What is encrypted comes in records of 16 KiB, which the runtime has memory for of its own; and so do those who show a
+ * certificate. `onread` is of one connection, so each has a connector.
+ */
 function connectorOf(
   options: buildConnector.BuildOptions,
-  buffers: ReceiveBuffers | undefined,
+  receiveBuffers: ReceiveBuffers | undefined,
 ): buildConnector.connector {
-  const encrypted = buildConnector(options);
-  if (!buffers) return encrypted;
+  const usual = buildConnector(options);
+  if (!receiveBuffers) return usual;
   return (target, callback) => {
-    if (target.protocol === 'https:') return encrypted(target, callback);
-    const receiver = buffers.receiver();
+    if (target.protocol === 'https:') return usual(target, callback);
+    const receiver = receiveBuffers.receiver();
     buildConnector({ ...options, onread: receiver.onread })(target, (...outcome) => {
       if (outcome[1]) receiver.attach(outcome[1]);
       callback(...outcome);

@@ -5,7 +5,10 @@ import { Duplex } from 'node:stream';
 export interface ReceiveBuffers {
   /** For one connection. */
   receiver(): Receiver;
-  /** Nobody looks at this piece of a body any more. Of what was not received here nothing is known, nor done. */
+  /**
+   * Nobody looks at this piece of a body any more. Done is something only for one that fills its memory, which is how
+   * fast bodies come: pieces of a chunked one share theirs.
+   */
   recycle(piece: Buffer): void;
 }
 
@@ -16,10 +19,9 @@ export interface Receiver {
   attach(socket: Socket): void;
 }
 
-/** What each connection has, be it idle. */
+/** What each connection begins with, and comes back to while little comes. */
 const smallBytes = 16 * 1024;
-/** How much larger the next is where one was filled. */
-const growth = 8;
+const mediumBytes = 128 * 1024;
 /** Loopback and ten gigabits fill it; and what is larger than this does not stay in a processor's cache. */
 const largeBytes = 1024 * 1024;
 
@@ -28,19 +30,21 @@ const largeBytes = 1024 * 1024;
  * for each, clearing their pages and collecting them costs more than the copying. Here a connection that fills its
  * buffer gets a larger one, and a large one is received into again once its content has been sent and written.
  *
- * @param maxBytes for large ones that wait for content; where there is no room, connections stay with 128 KiB
+ * @param maxBytes for large ones that wait for content: connections have half of it at most, so that there are others
+ *   while theirs are being sent; where there is no room, a connection stays with 128 KiB
  */
 export function createReceiveBuffers(maxBytes: number): ReceiveBuffers {
   const maxLarge = Math.floor(maxBytes / largeBytes);
+  const maxTaken = Math.floor(maxLarge / 2);
   const free: Buffer[] = [];
-  /** How much there is of what was passed on in large ones, by their memory. */
-  const passedOn = new WeakMap<ArrayBufferLike, number>();
+  /** The memory of large ones that are on their way. */
+  const passedOn = new WeakSet<ArrayBufferLike>();
   /** Large ones that connections have. */
   let taken = 0;
 
   function take(length: number): Buffer {
     if (length < largeBytes) return Buffer.allocUnsafeSlow(length);
-    if (taken >= maxLarge) return Buffer.allocUnsafeSlow(length / growth);
+    if (taken >= maxTaken) return Buffer.allocUnsafeSlow(mediumBytes);
     taken++;
     return free.pop() ?? Buffer.allocUnsafeSlow(length);
   }
@@ -55,28 +59,37 @@ export function createReceiveBuffers(maxBytes: number): ReceiveBuffers {
     if (free.length + taken < maxLarge) free.push(buffer);
   }
 
-  /** What has come, of which the receiver has no part any more. */
-  function passOn(buffer: Buffer, bytes: number): Buffer {
-    if (buffer.length === largeBytes) {
-      taken--;
-      passedOn.set(buffer.buffer, bytes);
-    }
-    return buffer.subarray(0, bytes);
+  function passOn(buffer: Buffer): Buffer {
+    if (buffer.length < largeBytes) return buffer;
+    taken--;
+    passedOn.add(buffer.buffer);
+    return buffer;
   }
 
   return {
     receiver() {
       let current = take(smallBytes);
       let socket: Socket | undefined;
+
+      function resize(length: number): void {
+        if (length === current.length) return;
+        giveBack(current);
+        current = take(length);
+      }
+
       return {
         onread: {
           buffer: () => current,
           callback(bytes) {
-            const length = lengthAfter(bytes, current.length);
-            const isCopied = bytes < current.length / 2;
-            const piece = isCopied ? copyOf(current.subarray(0, bytes)) : passOn(current, bytes);
-            if (isCopied && length !== current.length) giveBack(current);
-            if (!isCopied || length !== current.length) current = take(length);
+            let piece: Buffer;
+            if (bytes === current.length) {
+              piece = passOn(current);
+              current = take(larger(current.length));
+            } else {
+              // A piece holds on to no more memory than it has bytes.
+              piece = copyOf(current.subarray(0, bytes));
+              resize(smaller(current.length, bytes));
+            }
             return socket!.push(piece);
           },
         },
@@ -90,12 +103,21 @@ export function createReceiveBuffers(maxBytes: number): ReceiveBuffers {
       };
     },
     recycle(piece) {
-      // A part of what came says nothing of the rest.
-      if (piece.byteOffset !== 0 || passedOn.get(piece.buffer) !== piece.length) return;
-      passedOn.delete(piece.buffer);
-      keep(Buffer.from(piece.buffer));
+      if (piece.length !== largeBytes || !passedOn.delete(piece.buffer)) return;
+      keep(piece);
     },
   };
+}
+
+/** The runtime reads again as long as a read fills its buffer: then more is waiting. */
+function larger(length: number): number {
+  return length < mediumBytes ? mediumBytes : largeBytes;
+}
+
+/** A body's last read seldom fills a large one, which a connection without a body has no use for. */
+function smaller(length: number, bytes: number): number {
+  if (length === largeBytes) return mediumBytes;
+  return bytes < smallBytes ? smallBytes : length;
 }
 
 /** A piece must not hold on to much more memory than it has bytes: it may be the one byte of a MiB that is content. */
@@ -107,10 +129,4 @@ function copyOf(piece: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(piece.length);
   piece.copy(copy);
   return copy;
-}
-
-/** The runtime reads again as long as a read fills its buffer: then more is waiting. */
-function lengthAfter(bytes: number, length: number): number {
-  if (bytes === length) return Math.min(largeBytes, length * growth);
-  return bytes < length / growth ? Math.max(smallBytes, length / growth) : length;
 }

@@ -109,8 +109,8 @@ export function createRegistry(options: RegistryOptions): Registry {
         yield compact(chunk);
       }
     }
-    const { buffers } = options;
-    return { ...answer, body: body(), ...(buffers && { recycle: (piece) => buffers.recycle(piece) }) };
+    const { receiveBuffers } = options;
+    return { ...answer, body: body(), ...(receiveBuffers && { recycle: (piece) => receiveBuffers.recycle(piece) }) };
   }
 
   async function readBody(answer: Answer, what: string): Promise<Buffer> {

@@ -27,7 +27,7 @@ export interface UpstreamOptions {
   readonly trustedHosts: readonly string[];
   readonly limits: UpstreamLimits;
   /** Blobs are received into them; undefined for memory of the runtime's. */
-  readonly buffers?: ReceiveBuffers | undefined;
+  readonly receiveBuffers?: ReceiveBuffers | undefined;
   /** What this mirror calls itself to the registry, so that a loop is seen; undefined where nobody asks this process. */
   readonly pseudonym?: string | undefined;
   /** It is one of ours: others have no use for what a trace says of callers. */
@@ -83,7 +83,7 @@ export function createRequester(options: UpstreamOptions): Requester {
   const deadlineMs = limits.headersTimeoutMs + limits.stallTimeoutMs;
   let underWay = 0;
   const questions = createDispatcher(options);
-  const bodies = createDispatcher(options, options.buffers);
+  const bodies = createDispatcher(options, options.receiveBuffers);
   const authorization = createAuthorization({
     upstream: name,
     credentials: options.credentials,
@@ -230,14 +230,14 @@ export function createRequester(options: UpstreamOptions): Requester {
   };
 }
 
-function createDispatcher(options: UpstreamOptions, buffers?: ReceiveBuffers): Dispatcher {
+function createDispatcher(options: UpstreamOptions, receiveBuffers?: ReceiveBuffers): Dispatcher {
   const { limits, ca, url, clientCertificate } = options;
   const own = clientCertificate && { ...clientCertificate, host: bareHost(url), port: portOf(url) };
   const connect = createDialer({
     ca,
     own,
     connectTimeoutMs: limits.connectTimeoutMs,
-    buffers,
+    receiveBuffers,
     isTrusted: (host, port) => isTrusted(host, port, options),
   });
   const common = {

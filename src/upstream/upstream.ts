@@ -56,7 +56,10 @@ export interface BlobAnswer extends BlobHead {
   /** The position of the body's first byte. */
   readonly offset: number;
   readonly body: AsyncIterable<Buffer>;
-  /** Nobody looks at this piece of the body any more: others may be received in its place. */
+  /**
+   * Nobody looks at this piece of the body any more: others are received in its place. Whoever wraps the body and keeps
+   * pieces of it must leave this out.
+   */
   recycle?(piece: Buffer): void;
   cancel(): void;
 }

@@ -24,13 +24,13 @@ export async function openUpstreams(context: Context): Promise<Upstreams> {
   const { config, closers, now } = context;
   const all = new Map<string, Upstream>();
   const opened = new Map<string, RegistryOptions>();
-  const buffers = createReceiveBuffers(config.limits.receiveBuffers);
+  const receiveBuffers = createReceiveBuffers(config.limits.receiveBuffers);
   for (const name of Object.keys(config.upstreams)) {
     if (config.offline) {
       all.set(name, createOfflineRegistry(name));
       continue;
     }
-    const options = await registryOptions(name, context, buffers);
+    const options = await registryOptions(name, context, receiveBuffers);
     const registry = createRegistry(options);
     closers.push(() => registry.close());
     opened.set(name, options);
@@ -54,7 +54,7 @@ export async function openUpstreams(context: Context): Promise<Upstreams> {
 async function registryOptions(
   name: string,
   { config, now, metrics, pseudonym }: Context,
-  buffers: ReceiveBuffers,
+  receiveBuffers: ReceiveBuffers,
 ): Promise<RegistryOptions> {
   const { limits } = config;
   const settings = config.upstreams[name]!;
@@ -78,7 +78,7 @@ async function registryOptions(
       stallTimeoutMs: limits.upstreamStall,
       maxTokens: limits.upstreamTokens,
     },
-    buffers,
+    receiveBuffers,
     pseudonym,
     now,
     onAnswer: metrics.upstreamAnswered,

@@ -83,6 +83,7 @@ void t.test('a platform set and a namespace are told apart from the name, and th
 });
 
 void t.test('a tag is not deleted where one platform of it is seen; what a digest names is', (t) => {
+  t.match(routeOf('DELETE', '/p/any/v2/team/x/manifests/1'), { kind: 'delete-manifest' }, 'of which all is seen');
   for (const base of ['/p/linux-arm64/v2/team/x', '/v2/p/linux-arm64/team/x', '/v2/p/nonsense/team/x']) {
     t.throws(() => routeOf('DELETE', `${base}/manifests/1`), {
       kind: 'methodNotAllowed',

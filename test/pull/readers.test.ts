@@ -11,16 +11,16 @@ function stage() {
 
 void t.test('readers: where the first and the last of them are', (t) => {
   const { readers } = stage();
-  t.match(readers, { size: 0, hasClients: false, nearest: Infinity, furthest: Infinity });
+  t.match(readers, { size: 0, hasClients: false, foremost: Infinity, rearmost: Infinity });
   const [one, other] = [readers.add(false), readers.add(true)];
-  t.match(readers, { size: 2, hasClients: true, nearest: 0, furthest: 0 });
+  t.match(readers, { size: 2, hasClients: true, foremost: 0, rearmost: 0 });
   [one.position, other.position] = [7, 3];
-  t.match(readers, { nearest: 7, furthest: 3 });
+  t.match(readers, { foremost: 7, rearmost: 3 });
   one.position = Infinity;
-  t.match(readers, { nearest: 3, furthest: 3 }, 'who has read all waits for nothing');
+  t.match(readers, { foremost: 3, rearmost: 3 }, 'who has read all waits for nothing');
   one.position = 7;
   t.ok(readers.leave(other));
-  t.match(readers, { size: 1, hasClients: false, nearest: 7, furthest: 7 });
+  t.match(readers, { size: 1, hasClients: false, foremost: 7, rearmost: 7 });
   t.notOk(readers.leave(other), 'once');
   t.notOk(other.isOpen);
   t.end();
@@ -42,11 +42,11 @@ void t.test('readers: what one looks at is free with the second read after it, b
   t.same(free, []);
   readers.lend(reader, pieces[1]);
   t.same(free, []);
-  readers.lend(reader, undefined);
+  readers.lend(reader, Buffer.alloc(1));
   t.same(free, [pieces[0]], 'the whole of it, not the part');
   readers.drop([pieces[1]]);
   t.same(free, [pieces[0]]);
-  readers.lend(reader, undefined);
+  readers.lend(reader, Buffer.alloc(1));
   t.same(free, [pieces[0], pieces[1]]);
   t.end();
 });
@@ -77,6 +77,25 @@ void t.test('readers: the last of several who looks at it decides, and who leave
   t.same(free, [pieces[0]], 'what was not dropped is not free');
   readers.drop([pieces[1], pieces[2]]);
   t.same(free, [pieces[0], pieces[1], pieces[2]]);
+  t.end();
+});
+
+void t.test('readers: memory that came back and is lent again is free once more, and not before', (t) => {
+  const { free, readers, pieces } = stage();
+  const reader = readers.add(true);
+  readers.lend(reader, pieces[0]);
+  readers.drop([pieces[0]]);
+  for (const piece of [pieces[1], pieces[2]]) readers.lend(reader, piece);
+  t.same(free, [pieces[0]]);
+  readers.lend(reader, pieces[0]);
+  for (const piece of [pieces[1], pieces[2]]) readers.lend(reader, piece);
+  t.same(free, [pieces[0]], 'it is in use');
+  readers.drop([pieces[0]]);
+  t.same(free, [pieces[0], pieces[0]]);
+  readers.leave(reader);
+  t.equal(readers.lend(reader, pieces[3]), pieces[3]);
+  readers.drop([pieces[3]]);
+  t.equal(free.at(-1), pieces[3], 'who has left holds nothing');
   t.end();
 });
 
