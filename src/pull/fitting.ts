@@ -1,7 +1,7 @@
 import type { FlightAnswer } from './flight-options.ts';
 
-/** As the runtime receives them: with these, readers hold on to as much as their sockets do. */
-const minPieceBytes = 64 * 1024;
+/** As connections receive them that are not among the fastest: of these any number of readers may hold two. */
+const minPieceBytes = 128 * 1024;
 
 /**
  * The answer in pieces that readers can hold on to. Each may have two in its hands for as long as it is slow, and keeps

@@ -13,8 +13,8 @@ import { takeUp } from './take-up.ts';
 import { createWindow, readByAll, worthKeeping } from './window.ts';
 
 /**
- * One download that any number of readers share. They follow the growing copy, not each other: the upstream sends at
- * its own speed, a slow reader reads from the disk, a late one starts at any place. It goes on when all have left, and
+ * One download that any number of readers share. They follow the growing copy, not each other: the upstream hardly
+ * waits for any, a slow reader reads from the disk, a late one starts at any place. It goes on when all have left, and
  * takes a cut connection up again where it broke.
  *
  * The tier may fail while it runs. From there on the window in memory is all there is: the upstream waits for the

@@ -32,16 +32,16 @@ async function fit(lengths: readonly number[], shares: readonly number[]) {
 }
 
 void t.test('fitting: what is small, or for few, stays as it is', async (t) => {
-  const { pieces, recycled, lengths } = await fit([64 * KiB, MiB, 5], [0, 4 * MiB, 0]);
-  t.same(lengths, [64 * KiB, MiB, 5]);
+  const { pieces, recycled, lengths } = await fit([128 * KiB, MiB, 5], [0, 4 * MiB, 0]);
+  t.same(lengths, [128 * KiB, MiB, 5]);
   t.same(recycled, []);
-  t.ok(Buffer.concat(pieces).equals(bytes.subarray(0, MiB + 64 * KiB + 5)));
+  t.ok(Buffer.concat(pieces).equals(bytes.subarray(0, MiB + 128 * KiB + 5)));
   t.same((await fit([MiB], [Infinity])).lengths, [MiB], 'nobody reads it');
 });
 
 void t.test('fitting: for many it is cut, into memory of its own, and its memory is given back', async (t) => {
   const { pieces, recycled, lengths } = await fit([MiB, MiB - 1, 5], [4 * MiB - 1, 0]);
-  t.same(lengths, [...Array<number>(16 + 15).fill(64 * KiB), 64 * KiB - 1, 5]);
+  t.same(lengths, [...Array<number>(8 + 7).fill(128 * KiB), 128 * KiB - 1, 5]);
   t.same(recycled, [MiB, MiB - 1]);
   t.ok(Buffer.concat(pieces).equals(bytes.subarray(0, 2 * MiB + 4)));
   t.ok(pieces.slice(0, -1).every(({ buffer, length }) => buffer.byteLength === length));

@@ -4,6 +4,8 @@ import { hostname } from 'node:os';
 import { lookup } from 'node:dns/promises';
 import t from 'tap';
 import { createDialer, isPublic } from '../../src/upstream/dialer.ts';
+import { createReceiveBuffers } from '../../src/upstream/receiving.ts';
+import type { ReceiveBuffers } from '../../src/upstream/receiving.ts';
 import { makeCertificate, serve } from '../fixtures/servers.ts';
 import type { Teardown } from '../fixtures/mirror.ts';
 
@@ -265,3 +267,40 @@ void t.test("dialer: a certificate of the operator's authority is trusted, one o
   t.match(await dial(t, target, () => true, certificate.cert), { authorized: true, alpnProtocol: 'http/1.1' });
   t.match(await dial(t, target, () => true), { code: /SELF_SIGNED|UNABLE_TO_VERIFY/ });
 });
+
+void t.test(
+  'dialer: what is in the clear is received into the given buffers, looked up or not; https is not',
+  async (t) => {
+    const certificate = await makeCertificate('localhost', '127.0.0.1');
+    const secure = await serve(t, (_, response) => void response.end(), certificate);
+    const plain = await serve(t, (_, response) => void response.end());
+    let connections = 0;
+    const receiveBuffers: ReceiveBuffers = {
+      receiver() {
+        connections++;
+        return createReceiveBuffers(0).receiver();
+      },
+      recycle: () => undefined,
+    };
+    const dialing = (isTrusted: boolean, { port }: { port: number }, protocol: string) => {
+      const dialer = createDialer({
+        ca: certificate.cert,
+        connectTimeoutMs: 2000,
+        receiveBuffers,
+        isTrusted: () => isTrusted,
+      });
+      return new Promise<void>((resolve) => {
+        dialer({ hostname: 'localhost', host: `localhost:${port}`, protocol, port: String(port) }, (_, socket) => {
+          socket?.destroy();
+          resolve();
+        });
+      });
+    };
+    await dialing(true, secure, 'https:');
+    t.equal(connections, 0);
+    await dialing(true, plain, 'http:');
+    t.equal(connections, 1);
+    await dialing(false, plain, 'http:');
+    t.equal(connections, 2);
+  },
+);

@@ -6,6 +6,8 @@ import type { NarrowsError } from '../../src/errors.ts';
 import { digestOf, parseDigest } from '../../src/oci/digest.ts';
 import { acceptManifests, mediaTypes } from '../../src/oci/media-types.ts';
 import { parseReference, parseRepositoryName } from '../../src/oci/reference.ts';
+import { createReceiveBuffers } from '../../src/upstream/receiving.ts';
+import type { ReceiveBuffers } from '../../src/upstream/receiving.ts';
 import { createRegistry } from '../../src/upstream/registry.ts';
 import type { Registry, RegistryOptions } from '../../src/upstream/registry.ts';
 import { buildImage, noise } from '../fixtures/images.ts';
@@ -570,4 +572,33 @@ void t.test('71. list: the next page is the query of the link, whatever host and
     const answer = await questions.list(upstream);
     t.same(answer?.next && Object.fromEntries(answer.next), expected, String(link));
   }
+});
+
+void t.test('blobs in the clear are received into buffers that can be used again, and nothing else is', async (t) => {
+  const receiveBuffers = createReceiveBuffers(4 * 1024 * 1024);
+  let connections = 0;
+  let recycled = 0;
+  const counted: ReceiveBuffers = {
+    receiver() {
+      connections++;
+      return receiveBuffers.receiver();
+    },
+    recycle(piece) {
+      recycled++;
+      receiveBuffers.recycle(piece);
+    },
+  };
+  const { upstream } = await prepare(t, { receiveBuffers: counted });
+  await upstream.head(name, tag);
+  await upstream.manifest(name, tag);
+  t.equal(connections, 0, 'manifests are not');
+  const answer = await upstream.blob(name, blob.digest, 0);
+  const pieces: Buffer[] = [];
+  for await (const piece of answer!.body) pieces.push(Buffer.from(piece));
+  t.ok(Buffer.concat(pieces).equals(blob.bytes));
+  answer!.recycle?.(pieces[0]!);
+  t.same([connections, recycled], [1, 1]);
+  const without = await (await prepare(t)).upstream.blob(name, blob.digest, 0);
+  t.equal(without!.recycle, undefined);
+  without!.cancel();
 });
