@@ -120,9 +120,13 @@ function smaller(length: number, bytes: number): number {
   return bytes < smallBytes ? smallBytes : length;
 }
 
+/** Over TLS four pieces share so much of the runtime's: all of it is content, and a copy would be for nothing. */
+const sharedBytes = 64 * 1024;
+
 /** A piece must not hold on to much more memory than it has bytes: it may be the one byte of a MiB that is content. */
 export function compact(piece: Buffer): Buffer {
-  return piece.length < piece.buffer.byteLength / 2 ? copyOf(piece) : piece;
+  const memoryBytes = piece.buffer.byteLength;
+  return memoryBytes > sharedBytes && piece.length < memoryBytes / 2 ? copyOf(piece) : piece;
 }
 
 function copyOf(piece: Buffer): Buffer {

@@ -236,5 +236,7 @@ void t.test('receiving: what is a small part of its memory gets memory of its ow
   t.equal(compact(half), half);
   t.ok(compact(less).equals(less));
   t.equal(compact(less).buffer.byteLength, less.length);
+  const shared = Buffer.allocUnsafeSlow(64 * KiB).subarray(0, 16 * KiB);
+  t.equal(compact(shared), shared, 'as the runtime shares it among what comes at once');
   t.end();
 });
