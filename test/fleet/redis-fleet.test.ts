@@ -6,7 +6,7 @@ import { FleetStalled } from '../../src/fleet/fleet.ts';
 import type { RedisFleetOptions } from '../../src/fleet/redis-fleet.ts';
 import type { Fleet, Followed, Follower, Leader } from '../../src/fleet/fleet.ts';
 import { flightKeys } from '../../src/fleet/leases.ts';
-import { Flight } from '../../src/pull/flight.ts';
+import { flightOf } from '../fixtures/flights.ts';
 import { until } from '../fixtures/downloads.ts';
 import { noise } from '../fixtures/images.ts';
 import { hasRedis, openTestRedis, startRedis } from '../fixtures/redis.ts';
@@ -73,15 +73,7 @@ async function startDownload(t: Test, wanted = { bytes, digest }) {
       at += piece.length;
     }
   }
-  const flight = new Flight({
-    digest: wanted.digest,
-    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 1e9 },
-    windowBytes: () => 1e9,
-    expectedSize: () => Promise.resolve(wanted.bytes.length),
-    fetch: () => Promise.resolve({ size: wanted.bytes.length, offset: 0, body: body(), cancel: () => undefined }),
-    begin: () => Promise.resolve(undefined),
-    onTrouble: () => undefined,
-  });
+  const flight = flightOf(body(), { digest: wanted.digest }, { size: wanted.bytes.length });
   const client = await flight.open('first');
   const allow = (end: number) => {
     gate.end = end;

@@ -8,7 +8,7 @@ import { createCoordinator } from '../../src/fleet/coordinator.ts';
 import type { Fleet, Followed, Follower, Leader } from '../../src/fleet/fleet.ts';
 import { createWorkerFleet } from '../../src/fleet/worker-fleet.ts';
 import type { CoordinatorLink } from '../../src/fleet/worker-fleet.ts';
-import { Flight } from '../../src/pull/flight.ts';
+import { flightOf } from '../fixtures/flights.ts';
 import { until } from '../fixtures/downloads.ts';
 import { noise } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
@@ -71,15 +71,7 @@ async function startDownload(t: Test, { failsAt = Infinity, of = bytes }: { fail
       at += piece.length;
     }
   }
-  const flight = new Flight({
-    digest,
-    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 1e9 },
-    windowBytes: () => 1e9,
-    expectedSize: () => Promise.resolve(bytes.length),
-    fetch: () => Promise.resolve({ size: bytes.length, offset: 0, body: body(), cancel: () => undefined }),
-    begin: () => Promise.resolve(undefined),
-    onTrouble: () => undefined,
-  });
+  const flight = flightOf(body(), { digest }, { size: bytes.length });
   const client = await flight.open('first');
   const allow = (until = Infinity) => {
     gate.end = until;

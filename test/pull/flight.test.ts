@@ -1,8 +1,9 @@
 import t from 'tap';
 import type { Partial } from '../../src/cache/tier.ts';
-import { Flight } from '../../src/pull/flight.ts';
+import type { Flight } from '../../src/pull/flight.ts';
 import { mediaTypes } from '../../src/oci/media-types.ts';
 import { download, filesOf, until } from '../fixtures/downloads.ts';
+import { flightOf } from '../fixtures/flights.ts';
 import { content, descriptor } from '../fixtures/images.ts';
 import { blobOf, pour } from '../fixtures/registry.ts';
 import { blob, bytes, path, stage } from '../fixtures/stage.ts';
@@ -368,23 +369,14 @@ void t.test('13. nobody reads it and nothing can take it: given up as soon as th
   const place = Promise.withResolvers<undefined>();
   const body = Promise.withResolvers<never>();
   body.promise.catch(() => undefined);
-  const flight = new Flight({
-    digest: blob.digest,
-    windowBytes: () => 100_000,
-    limits: { maxResumes: 3, resumeDelayMs: 1, maxUnreadBytes: bytes.length },
-    expectedSize: () => Promise.resolve(undefined),
-    begin: () => place.promise,
-    onTrouble: () => undefined,
-    fetch: () =>
-      Promise.resolve({
-        size: bytes.length,
-        offset: 0,
-        cancel: () => body.reject(new Error('cancelled')),
-        body: (async function* () {
-          yield await body.promise;
-        })(),
-      }),
-  });
+  async function* silent() {
+    yield await body.promise;
+  }
+  const flight = flightOf(
+    silent(),
+    { digest: blob.digest, begin: () => place.promise },
+    { size: bytes.length, cancel: () => body.reject(new Error('cancelled')) },
+  );
   const reader = await flight.open('first');
   await reader.close();
   t.ok(flight.isJoinable, 'it would be kept');
@@ -401,22 +393,14 @@ function smallFlight(
   begin: () => Promise<Partial | undefined> = () => Promise.resolve(undefined),
   windowBytes = 100_000,
 ): Flight {
-  return new Flight({
-    digest: blob.digest,
-    windowBytes: () => windowBytes,
-    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 },
-    expectedSize: () => Promise.resolve(undefined),
-    begin,
-    onTrouble: () => undefined,
-    fetch: () =>
-      Promise.resolve({
-        size: bytes.length,
-        offset: 0,
-        cancel: () => undefined,
-        body: (async function* () {
-          for (let at = 0; at < bytes.length; at += 10_000)
-            yield await Promise.resolve(bytes.subarray(at, at + 10_000));
-        })(),
-      }),
-  });
+  const limits = { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: 0 };
+  return flightOf(
+    smallPieces(),
+    { digest: blob.digest, windowBytes: () => windowBytes, limits, begin },
+    { size: bytes.length },
+  );
+}
+
+async function* smallPieces() {
+  for (let at = 0; at < bytes.length; at += 10_000) yield await Promise.resolve(bytes.subarray(at, at + 10_000));
 }

@@ -4,7 +4,7 @@ import { createDiskTier } from '../../src/cache/disk.ts';
 import { readAll } from '../../src/cache/bytes.ts';
 import type { Blob, Partial } from '../../src/cache/tier.ts';
 import { digestOf } from '../../src/oci/digest.ts';
-import { Flight } from '../../src/pull/flight.ts';
+import { flightOf } from '../fixtures/flights.ts';
 import { tryMany } from '../fixtures/fuzz.ts';
 import { noise } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
@@ -77,25 +77,17 @@ async function fly(lengths: readonly number[], readers: readonly Habit[], begin:
       yield piece;
     }
   }
-  const flight = new Flight({
-    digest,
-    windowBytes: () => windowBytes,
-    limits: { maxResumes: 0, resumeDelayMs: 1, maxUnreadBytes: bytes.length },
-    expectedSize: () => Promise.resolve(bytes.length),
-    begin,
-    onTrouble: () => undefined,
-    fetch: () =>
-      Promise.resolve({
-        size: bytes.length,
-        offset: 0,
-        cancel: () => undefined,
-        body: body(),
-        recycle(piece) {
-          recycled++;
-          spare.push(Buffer.from(piece.buffer).fill(0xee));
-        },
-      }),
-  });
+  const flight = flightOf(
+    body(),
+    { digest, windowBytes: () => windowBytes, begin },
+    {
+      size: bytes.length,
+      recycle(piece) {
+        recycled++;
+        spare.push(Buffer.from(piece.buffer).fill(0xee));
+      },
+    },
+  );
   const first = await flight.open('first');
   const outcomes = await Promise.all([
     follow(first, { from: 0, readBytes: 50_000, pause: 1, reads: Infinity, comesAt: 0 }),
