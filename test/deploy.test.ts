@@ -16,6 +16,9 @@ import { temporaryFolder } from './fixtures/mirror.ts';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = join(root, 'config/deploy');
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
+/** However it is started, it takes as much memory. */
+const { scripts } = JSON.parse(read('package.json')) as { scripts: { start: string } };
+const memoryOption = /^node (--max-semi-space-size=\d+) /.exec(scripts.start)![1]!;
 
 interface Container {
   readonly name: string;
@@ -167,7 +170,8 @@ void t.test('systemd: the unit is one, and is shut in', async (t) => {
   t.ok(Number(/^TimeoutStopSec=(\d+)$/m.exec(unit)?.[1]) * 1000 > config.limits.stopGrace);
   t.match(unit, /^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
   const [, command = ''] = /^ExecStart=(.*)$/m.exec(unit)!;
-  const [, script, ...args] = command.split(' ');
+  const [, option, script, ...args] = command.split(' ');
+  t.equal(option, memoryOption);
   t.equal(script, '/opt/narrows/src/narrows.js');
   t.same(args, ['serve', '--config', '/etc/narrows/narrows.yaml', '--store', '/var/lib/narrows']);
   const analyze = await requireProgram(t, 'systemd-analyze');
@@ -201,6 +205,8 @@ void t.test('image: what it is made of is there, and what it runs, runs', async 
   const exposed = /^EXPOSE (.*)$/m.exec(dockerfile)![1]!.split(' ').map(Number);
   t.same(exposed, [portOf(config.listen[0]!.address), portOf(config.admin.address)]);
   t.equal(config.cache.disk.path, /^VOLUME (\S+)$/m.exec(dockerfile)![1]);
+  const [, entry = ''] = /^ENTRYPOINT (\[.*\])$/m.exec(dockerfile)!;
+  t.same(JSON.parse(entry), ['node', memoryOption, 'src/narrows.js']);
   t.equal(runNarrows(['--version'], { NARROWS_CONFIG: join(root, configPath) }).code, 0);
   const serve = await startServe(t, {
     args: ['--config', join(root, configPath), '--store', await temporaryFolder(t)],

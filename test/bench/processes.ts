@@ -8,6 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
 /** A server under measurement. */
 export interface Server {
   readonly name: string;
@@ -49,14 +51,21 @@ export interface NarrowsOptions extends StoreOptions {
   readonly workers?: number;
 }
 
+/** What `npm start` does: that is what is measured. */
+function startScript(): string {
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } };
+  return scripts.start;
+}
+
 export async function startNarrows(upstreamUrl: string, options: NarrowsOptions = {}): Promise<Server> {
   const { workers, store, maxDiskBytes } = options;
   const folder = store ?? (await mkdtemp(join(tmpdir(), 'narrows-bench-')));
   const port = await freePort();
-  const main = fileURLToPath(new URL('../../src/narrows.js', import.meta.url));
-  const args = ['serve', '--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--store', folder];
+  const [, ...line] = startScript().split(' ');
+  const args = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--store', folder];
   if (workers !== undefined) args.push('--workers', String(workers));
-  const child = spawn(process.execPath, [main, ...args, '--upstream', `docker.io=${upstreamUrl}`], {
+  const child = spawn(process.execPath, [...line, ...args, '--upstream', `docker.io=${upstreamUrl}`], {
+    cwd: root,
     stdio: ['ignore', 'ignore', 'inherit'],
     env: {
       NARROWS_LOG_LEVEL: 'warn',
