@@ -51,7 +51,8 @@ export async function benchCold(
       for (const start of [direct, ...starts]) servers.push(await start(url));
       for (const [round, digest] of digests.entries()) {
         for (const server of servers) {
-          const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashing: 0 };
+          const hashing = server.isHashedByClients ? 1 : 0;
+          const order = { url: `${server.url}/v2/library/x/blobs/${digest}`, digest, clients: 1, hashing };
           settleDisk();
           if (bytes > MiB) settleMemory();
           const result = await client.ask(order);

@@ -13,7 +13,7 @@ import { benchHerd } from './herd.ts';
 import { benchImages } from './images.ts';
 import { hasProgram, startBare, startNarrows } from './processes.ts';
 import { benchRedis } from './redis.ts';
-import { starters } from './servers.ts';
+import { hashedNginx, starters } from './servers.ts';
 import { benchSilentRedis } from './silent-redis.ts';
 import type { SilentRedisFigures } from './silent-redis.ts';
 import { benchStart } from './start.ts';
@@ -50,6 +50,8 @@ const all = starters(values.peer, values.only);
 // The two ways of nginx to send differ in nothing else.
 const once = starters(values.peer, values.only, 'nginx, sendfile');
 
+const yardsticks = [startBare, ...(hasProgram('nginx') ? [hashedNginx] : [])];
+
 const cached = { rounds, seconds: Number(values.seconds), onStep };
 const twoWorkers = (url: string) => startNarrows(url, { workers: 2 });
 
@@ -65,7 +67,7 @@ const benches: Record<string, { program?: string; run(): Promise<unknown>; show(
     show: cachedTable,
   },
   cold: {
-    run: () => benchCold(rounds, values.only === undefined ? [...once, startBare] : once, onStep),
+    run: () => benchCold(rounds, values.only === undefined ? [...once, ...yardsticks] : once, onStep),
     show: coldTable,
   },
   images: { program: 'containerd', run: () => benchImages(rounds, once, onStep), show: imagesTable },

@@ -15,6 +15,8 @@ export interface Server {
   readonly name: string;
   readonly url: string;
   readonly pid: number;
+  /** Its clients look at what they get, as it does not. */
+  readonly isHashedByClients?: boolean;
   stop(): Promise<void>;
 }
 

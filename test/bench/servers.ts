@@ -7,6 +7,13 @@ export type Starter = (upstreamUrl: string, options?: StoreOptions) => Promise<S
 /** No mirror at all. */
 export const direct: Starter = (url) => Promise.resolve({ name: 'direct', url, pid: 0, stop: () => Promise.resolve() });
 
+/** What nginx would take if it looked at what it passes on: its client does, and one has to on the same machine. */
+export const hashedNginx: Starter = async (url) => ({
+  ...(await startNginx(url)),
+  name: 'nginx, hashed',
+  isHashedByClients: true,
+});
+
 /**
  * narrows first, and what is installed of what people would take instead.
  *
