@@ -119,7 +119,8 @@ export function createBlobs(parts: PullParts, keeping: Keeping): Blobs {
     for (let isConfirmed = false; ;) {
       const running = joinable(source, digest);
       if (running) {
-        if (running.sourceKey === source.key || isConfirmed) {
+        // What is hosted here may have been deleted since: its books are asked, as for a copy that is stored.
+        if ((running.sourceKey === source.key && !source.isHosted) || isConfirmed) {
           const blob = await board(running, 'joined', source, digest);
           if (blob) observer.flightJoined();
           if (blob) return blob;
