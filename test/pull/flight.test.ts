@@ -372,9 +372,11 @@ void t.test('13. nobody reads it and nothing can take it: given up as soon as th
   async function* silent() {
     yield await body.promise;
   }
+  // It could be taken up again, but is not; and that it is long is not why.
+  const limits = { maxResumes: 3, resumeDelayMs: 1, maxUnreadBytes: bytes.length };
   const flight = flightOf(
     silent(),
-    { digest: blob.digest, begin: () => place.promise },
+    { digest: blob.digest, limits, windowBytes: () => 100_000, begin: () => place.promise },
     { size: bytes.length, cancel: () => body.reject(new Error('cancelled')) },
   );
   const reader = await flight.open('first');
