@@ -273,6 +273,7 @@ void t.test('every source file has its test', (t) => {
     'src/main.ts': 'test/integration/serve.test.ts',
     'src/mirror.ts': 'test/pull/pull.test.ts',
     'src/cache/tier.ts': 'test/contracts/tier.ts',
+    'src/cache/whole-file.ts': 'test/cache/file-readers.test.ts',
     'src/http/certificates.ts': 'test/http/tls.test.ts',
     'src/upstream/upstream.ts': 'test/upstream/registry.test.ts',
     'src/pull/request.ts': 'test/http/route.test.ts',

@@ -9,10 +9,11 @@ import type { Digest } from '../oci/digest.ts';
 import { pieces, verify } from './bytes.ts';
 import { claimFolder } from './claim.ts';
 import { createFileReaders } from './file-readers.ts';
-import type { WholeFile } from './file-readers.ts';
 import { openLeftovers } from './leftovers.ts';
 import { partialFile } from './partial-file.ts';
 import type { Blob, GrowingTier, Partial, PartialReader } from './tier.ts';
+import { wholeOf } from './whole-file.ts';
+import type { WholeFile } from './whole-file.ts';
 
 export interface DiskOptions {
   /** The store's folder; `blobs/` in it is that of an OCI image layout. */
@@ -88,7 +89,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
       }
       books?.used(digest);
       if (verified.get(digest) === whole.identity) {
-        return fileBlob(file, readers.open(file, shared(digest, whole)), whole.size, undefined);
+        return fileBlob(file, readers.open(file, { ...whole, digest }), whole.size, undefined);
       }
       // Opened now: a file that is taken away meanwhile must not look like a wrong one to who is reading it.
       const again = await openIfThere(fileOf(digest)).catch(() => undefined);
@@ -96,7 +97,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
         await file.close();
         return undefined;
       }
-      return fileBlob(file, readers.open(file, shared(digest, whole)), whole.size, verifyOnce(digest, whole, again));
+      return fileBlob(file, readers.open(file, { ...whole, digest }), whole.size, verifyOnce(digest, whole, again));
     },
 
     async has(digest) {
@@ -225,7 +226,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
       await file.close();
       throw new Error(`${digest} was replaced while it was read`);
     }
-    const blob = fileBlob(file, readers.open(file, shared(digest, whole)), whole.size, undefined);
+    const blob = fileBlob(file, readers.open(file, { ...whole, digest }), whole.size, undefined);
     try {
       if (await verify(blob, digest)) {
         verified.set(digest, whole.identity);
@@ -239,16 +240,6 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
   }
 
   return tier;
-}
-
-/** A digest is one file: what others read of it is the same, whatever the file system says of numbers and times. */
-function shared(digest: Digest, { size, identity }: WholeFile): WholeFile {
-  return { size, identity: `${digest} ${identity}` };
-}
-
-async function wholeOf(file: FileHandle): Promise<WholeFile> {
-  const { ino, size, mtimeNs } = await file.stat({ bigint: true });
-  return { size: Number(size), identity: `${ino} ${size} ${mtimeNs}` };
 }
 
 /** Links are not followed: a store that others can write to must not become a way to read the machine's files. */

@@ -1,18 +1,24 @@
 import type { FileHandle } from 'node:fs/promises';
+import type { Digest } from '../oci/digest.ts';
 import { createReadBuffers } from './read-buffers.ts';
 import type { ReadBuffers } from './read-buffers.ts';
 import type { PartialReader } from './tier.ts';
+import { wholeOf } from './whole-file.ts';
+import type { WholeFile } from './whole-file.ts';
 
-/** A file that is whole and does not change. */
-export interface WholeFile {
-  /** Differs as soon as the file is another one, or was written to. */
-  readonly identity: string;
-  readonly size: number;
+/** A file that others may read as well. */
+export interface SharedFile extends WholeFile {
+  /** What it holds: readers share what they read of the same, whatever the file system says of numbers and times. */
+  readonly digest: Digest;
 }
 
 export interface FileReaders {
-  /** @param whole absent for a file that grows; what is read of one that is whole, its readers share */
-  open(file: FileHandle, whole?: WholeFile): PartialReader;
+  /**
+   * Reads reject once a file that is whole is not what it was: its bytes may not be those that were verified.
+   *
+   * @param whole absent for a file that grows
+   */
+  open(file: FileHandle, whole?: SharedFile): PartialReader;
 }
 
 /** A stretch of a file, in memory or on its way there. */
@@ -50,17 +56,17 @@ export function createFileReaders(budgetBytes: number): FileReaders {
   const buffers = createReadBuffers<Chunk>(budgetBytes);
   const files = new Map<string, Shared>();
 
-  function join({ identity }: WholeFile): Shared {
-    const shared = files.get(identity) ?? { readers: 0, chunks: new Map() };
-    files.set(identity, shared);
+  function join(whole: SharedFile): Shared {
+    const shared = files.get(keyOf(whole)) ?? { readers: 0, chunks: new Map() };
+    files.set(keyOf(whole), shared);
     shared.readers++;
     return shared;
   }
 
   /** What nobody reads any more is not kept: the kernel has it as well. */
-  function leave({ identity }: WholeFile, shared: Shared): void {
+  function leave(whole: SharedFile, shared: Shared): void {
     if (--shared.readers > 0) return;
-    files.delete(identity);
+    files.delete(keyOf(whole));
     for (const chunk of shared.chunks.values()) if (chunk.users === 0) buffers.recycle(chunk);
     shared.chunks.clear();
   }
@@ -81,7 +87,7 @@ export function createFileReaders(budgetBytes: number): FileReaders {
   }
 
   /** On the grid of its length, so that others who come to this place meet it there. */
-  function shareChunk(file: FileHandle, shared: Shared, whole: WholeFile, position: number): Taken {
+  function shareChunk(file: FileHandle, shared: Shared, whole: SharedFile, position: number): Taken {
     const stride = buffers.strideBytes(shared.readers);
     const start = position - (position % stride);
     const key = `${start} ${stride}`;
@@ -89,7 +95,7 @@ export function createFileReaders(budgetBytes: number): FileReaders {
     if (found) return { chunk: take(found), start, isJoined: true };
     const length = Math.min(stride, whole.size - start);
     const buffer = buffers.take(length);
-    const filled = fill(file, buffer, length, start);
+    const filled = fill(file, whole, buffer.subarray(0, length), start);
     const chunk: Chunk = { buffer, filled, users: 1, among: shared, key };
     shared.chunks.set(key, chunk);
     filled.catch(() => shared.chunks.get(key) === chunk && shared.chunks.delete(key));
@@ -186,12 +192,19 @@ function lonelyReader(file: FileHandle, buffers: ReadBuffers<Chunk>): PartialRea
   };
 }
 
-async function fill(file: FileHandle, buffer: Buffer, length: number, start: number): Promise<number> {
-  for (let filled = 0; ;) {
-    const { bytesRead } = await file.read(buffer, filled, length - filled, start + filled);
-    filled += bytesRead;
-    if (filled === length || bytesRead === 0) return filled;
+async function fill(file: FileHandle, whole: SharedFile, buffer: Buffer, start: number): Promise<number> {
+  let filled = 0;
+  for (let bytesRead = -1; filled < buffer.length && bytesRead !== 0; filled += bytesRead) {
+    ({ bytesRead } = await file.read(buffer, filled, buffer.length - filled, start + filled));
   }
+  // After the read: a file's time is set before its new bytes can be seen.
+  const { identity } = await wholeOf(file);
+  if (identity !== whole.identity) throw new Error(`${whole.digest} was changed while it was read`);
+  return filled;
+}
+
+function keyOf({ digest, identity }: SharedFile): string {
+  return `${digest} ${identity}`;
 }
 
 function closed(): Error {

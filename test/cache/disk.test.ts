@@ -241,6 +241,28 @@ void t.test('55. rot: what is changed while the process runs is verified again',
   }
 });
 
+void t.test('55. rot: what is changed while it is being read is never whole, and is not there after', async (t) => {
+  const path = await temporaryFolder(t);
+  // Small buffers: most of it is read after the change.
+  const tier = await createDiskTier({ path, maxVerified: 100, maxBufferBytes: 1, maxLeftoverBytes: 2 ** 30 });
+  t.teardown(() => tier.close());
+  for (const at of [100_000, content.length - 1]) {
+    await put(tier);
+    // Times of files go in steps of some milliseconds.
+    await utimes(fileOf(path, digest), 1, 1);
+    await readAll((await tier.open(digest))!);
+    const blob = (await tier.open(digest))!;
+    t.equal(blob.verified, undefined);
+    t.ok((await blob.read(0, 1000)).equals(content.subarray(0, 1000)));
+    const writer = await open(fileOf(path, digest), 'r+');
+    await writer.write(Buffer.from([content[at]! ^ 1]), 0, 1, at);
+    await writer.close();
+    await t.rejects(readAll(blob), /changed while it was read/);
+    await t.rejects(readAll((await tier.open(digest))!), /does not hash/);
+    t.equal(await tier.open(digest), undefined);
+  }
+});
+
 void t.test('55. rot: a symbolic link in the place of a blob is not followed', async (t) => {
   const path = await leaveStore(t);
   const secret = join(path, 'secret');

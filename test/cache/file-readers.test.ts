@@ -1,10 +1,13 @@
-import { open, writeFile } from 'node:fs/promises';
+import { open, utimes, writeFile } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { createFileReaders } from '../../src/cache/file-readers.ts';
+import type { SharedFile } from '../../src/cache/file-readers.ts';
 import type { PartialReader } from '../../src/cache/tier.ts';
+import { wholeOf } from '../../src/cache/whole-file.ts';
+import { digestOf } from '../../src/oci/digest.ts';
 import { noise } from '../fixtures/images.ts';
 import { temporaryFolder } from '../fixtures/mirror.ts';
 
@@ -14,9 +17,18 @@ const bytes = noise('a file', 3_000_000);
 async function fileOf(t: Test, content: Buffer | string = bytes): Promise<FileHandle> {
   const path = join(await temporaryFolder(t), 'file');
   await writeFile(path, content);
+  return openAt(t, path);
+}
+
+async function openAt(t: Test, path: string): Promise<FileHandle> {
   const file = await open(path);
   t.teardown(() => file.close().catch(() => undefined));
   return file;
+}
+
+/** @param of whose content it is taken for */
+async function wholeAs(of: string, file: FileHandle): Promise<SharedFile> {
+  return { ...(await wholeOf(file)), digest: digestOf(Buffer.from(of)) };
 }
 
 /** A handle that says how much was read through it. */
@@ -46,7 +58,8 @@ async function whole(reader: PartialReader, from = 0, maxBytes = 100_000): Promi
 }
 
 void t.test('one alone reads in large strides', async (t) => {
-  const reader = createFileReaders(32 * MiB).open(await fileOf(t), { identity: 'a', size: bytes.length });
+  const file = await fileOf(t);
+  const reader = createFileReaders(32 * MiB).open(file, await wholeAs('a', file));
   t.equal((await reader.read(0, bytes.length)).length, MiB);
 });
 
@@ -58,7 +71,7 @@ void t.test('a thousand, of as many files, have no more than the budget but for 
   const held = new Set<ArrayBufferLike>();
   for (const isGrowing of [false, true]) {
     for (let at = 0; at < 500; at++) {
-      const reader = readers.open(file, isGrowing ? undefined : { identity: `${at}`, size: bytes.length });
+      const reader = readers.open(file, isGrowing ? undefined : await wholeAs(`${at}`, file));
       for (const position of [0, MiB]) {
         const piece = await reader.read(position, bytes.length);
         held.add(piece.buffer);
@@ -73,7 +86,9 @@ void t.test('a thousand, of as many files, have no more than the budget but for 
 void t.test('what is given back is used again, and large once more', async (t) => {
   const file = await fileOf(t);
   const readers = createFileReaders(4 * MiB);
-  const some = Array.from({ length: 100 }, (_, at) => readers.open(file, { identity: `${at}`, size: bytes.length }));
+  const some = await Promise.all(
+    Array.from({ length: 100 }, async (_, at) => readers.open(file, await wholeAs(`${at}`, file))),
+  );
   for (const reader of some) await reader.read(0, bytes.length);
   const small = await readers.open(file).read(0, bytes.length);
   t.ok(small.length < 100_000, `${small.length} bytes`);
@@ -85,12 +100,13 @@ void t.test('what is given back is used again, and large once more', async (t) =
 void t.test('a crowd has the disk read a file once, wherever each of them begins', async (t) => {
   const { file, readBytes } = counted(await fileOf(t));
   const readers = createFileReaders(32 * MiB);
-  const crowd = Array.from({ length: 50 }, () => readers.open(file, { identity: 'a', size: bytes.length }));
+  const shared = await wholeAs('a', file);
+  const crowd = Array.from({ length: 50 }, () => readers.open(file, shared));
   const read = await Promise.all(crowd.map((reader, at) => whole(reader, at * 1000, 70_000 + at)));
   for (const [at, found] of read.entries()) t.ok(found.equals(bytes.subarray(at * 1000)));
   t.equal(readBytes(), bytes.length);
   for (const reader of crowd) reader.close();
-  const next = readers.open(file, { identity: 'a', size: bytes.length });
+  const next = readers.open(file, shared);
   t.ok((await whole(next)).equals(bytes));
   t.equal(readBytes(), 2 * bytes.length, 'nothing is kept of it when nobody reads it any more');
 });
@@ -99,9 +115,8 @@ void t.test('a file of another identity is another file, and one that grows is n
   const first = await fileOf(t);
   const second = await fileOf(t, Buffer.alloc(bytes.length, 1));
   const readers = createFileReaders(32 * MiB);
-  const size = bytes.length;
-  await readers.open(first, { identity: 'a', size }).read(0, 10);
-  t.same(await readers.open(second, { identity: 'b', size }).read(0, 3), Buffer.alloc(3, 1));
+  await readers.open(first, await wholeAs('a', first)).read(0, 10);
+  t.same(await readers.open(second, await wholeAs('a', second)).read(0, 3), Buffer.alloc(3, 1));
   const one = await readers.open(second).read(0, 10);
   const two = await readers.open(second).read(0, 10);
   t.not(one.buffer, two.buffer);
@@ -111,11 +126,10 @@ void t.test(
   'a buffer stays as it is until the second read after it, also for those who read it with others',
   async (t) => {
     const file = await fileOf(t);
-    const size = bytes.length;
     // Room for the smallest buffers alone: what is not in use is used again at once.
-    for (const identity of [undefined, 'a']) {
+    for (const shared of [undefined, await wholeAs('a', file)]) {
       const readers = createFileReaders(1);
-      const openOne = () => readers.open(file, identity === undefined ? undefined : { identity, size });
+      const openOne = () => readers.open(file, shared);
       const [reader, other] = [openOne(), openOne()];
       let last = await reader.read(0, 1000);
       for (let position = 16_384; position < 40 * 16_384; position += 16_384) {
@@ -130,11 +144,13 @@ void t.test(
 );
 
 void t.test('who began to read a stretch leaves: those who wait for it get it all the same', async (t) => {
-  const [mine, theirs] = [await fileOf(t), await fileOf(t)];
+  const path = join(await temporaryFolder(t), 'file');
+  await writeFile(path, bytes);
+  const [mine, theirs] = [await openAt(t, path), await openAt(t, path)];
   const readers = createFileReaders(32 * MiB);
-  const size = bytes.length;
-  const leaving = readers.open(theirs, { identity: 'a', size });
-  const staying = readers.open(mine, { identity: 'a', size });
+  const shared = await wholeAs('a', mine);
+  const leaving = readers.open(theirs, shared);
+  const staying = readers.open(mine, shared);
   await theirs.close();
   const [, stayed] = await Promise.allSettled([leaving.read(0, 1000), staying.read(0, 1000)]);
   t.ok(stayed.status === 'fulfilled' && stayed.value.equals(bytes.subarray(0, 1000)));
@@ -143,7 +159,7 @@ void t.test('who began to read a stretch leaves: those who wait for it get it al
 void t.test('a file that ends too early, or a reader that is closed: an error, not silence', async (t) => {
   const file = await fileOf(t, 'short');
   const readers = createFileReaders(MiB);
-  for (const whole of [undefined, { identity: 'a', size: 10 }]) {
+  for (const whole of [undefined, { ...(await wholeAs('a', file)), size: 10 }]) {
     const reader = readers.open(file, whole);
     await t.rejects(reader.read(5, 10), /ends at 5/);
     reader.close();
@@ -151,3 +167,28 @@ void t.test('a file that ends too early, or a reader that is closed: an error, n
     await t.rejects(reader.read(0, 1), /closed/);
   }
 });
+
+void t.test(
+  'a file that is changed in place: what is read after is not passed on, wherever the change is',
+  async (t) => {
+    const path = join(await temporaryFolder(t), 'file');
+    const readers = createFileReaders(1);
+    for (const at of [0, 1_500_000, bytes.length - 1]) {
+      await writeFile(path, bytes);
+      // Times of files go in steps of some milliseconds.
+      await utimes(path, 1, 1);
+      const file = await openAt(t, path);
+      const shared = await wholeAs(`${at}`, file);
+      const [reader, other] = [readers.open(file, shared), readers.open(file, shared)];
+      t.ok((await reader.read(1_000_000, 10)).equals(bytes.subarray(1_000_000, 1_000_010)));
+      const writer = await open(path, 'r+');
+      await writer.write(Buffer.from([bytes[at]! ^ 1]), 0, 1, at);
+      await writer.close();
+      for (const read of await Promise.allSettled([reader.read(at, 10), other.read(at, 10)])) {
+        t.match(read, { status: 'rejected', reason: /changed while it was read/ });
+      }
+      reader.close();
+      other.close();
+    }
+  },
+);
