@@ -77,10 +77,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
     async open(digest) {
       const file = await openIfThere(fileOf(digest));
       if (!file) return undefined;
-      const whole = await wholeOf(file).catch(async (error: unknown) => {
-        await file.close();
-        throw error;
-      });
+      const whole = await closingOnError(file, wholeOf);
       // A file of no bytes is what a full disk or a power cut leaves of a name; the empty blob costs a download.
       if (whole.size === 0) {
         await file.close();
@@ -92,7 +89,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
         return fileBlob(file, readers.open(file, { ...whole, digest }), whole.size, undefined);
       }
       // Opened now: a file that is taken away meanwhile must not look like a wrong one to who is reading it.
-      const again = await openIfThere(fileOf(digest)).catch(() => undefined);
+      const again = await closingOnError(file, () => openIfThere(fileOf(digest)));
       if (!again) {
         await file.close();
         return undefined;
@@ -147,7 +144,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
       const file = await open(temporary, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
         () => undefined,
       );
-      const about = await file?.stat();
+      const about = file && (await closingOnError(file, () => file.stat()));
       if (file && about?.isFile() && about.nlink === 1) return partialOf(digest, temporary, file, about.size);
       await file?.close();
       await rm(temporary, { force: true });
@@ -156,7 +153,7 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
 
     async adopt(from, digest) {
       const file = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW);
-      const { size } = await wholeOf(file);
+      const { size } = await closingOnError(file, wholeOf);
       // Another process may have it open and write to it: what is kept is a copy that nobody else knows.
       await tier.put(digest, fileBlob(file, readers.open(file), size, undefined));
       await rm(from, { force: true });
@@ -221,13 +218,11 @@ export async function createDiskTier(options: DiskOptions): Promise<DiskTier> {
   }
 
   async function verifyFile(digest: Digest, whole: WholeFile, file: FileHandle): Promise<void> {
-    // Someone may have put another file there meanwhile: its being right would say nothing of the one that is read.
-    if ((await wholeOf(file)).identity !== whole.identity) {
-      await file.close();
-      throw new Error(`${digest} was replaced while it was read`);
-    }
     const blob = fileBlob(file, readers.open(file, { ...whole, digest }), whole.size, undefined);
     try {
+      // Someone may have put another file there meanwhile: its being right would say nothing of the one that is read.
+      const { identity } = await wholeOf(file);
+      if (identity !== whole.identity) throw new Error(`${digest} was replaced while it was read`);
       if (await verify(blob, digest)) {
         verified.set(digest, whole.identity);
         return;
@@ -248,6 +243,16 @@ async function openIfThere(path: string): Promise<FileHandle | undefined> {
     return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** A handle that nobody closes ends the process when it is collected. */
+async function closingOnError<T>(file: FileHandle, task: (file: FileHandle) => Promise<T>): Promise<T> {
+  try {
+    return await task(file);
+  } catch (error) {
+    await file.close();
     throw error;
   }
 }

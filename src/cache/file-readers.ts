@@ -197,7 +197,7 @@ async function fill(file: FileHandle, whole: SharedFile, buffer: Buffer, start: 
   for (let bytesRead = -1; filled < buffer.length && bytesRead !== 0; filled += bytesRead) {
     ({ bytesRead } = await file.read(buffer, filled, buffer.length - filled, start + filled));
   }
-  // After the read: a file's time is set before its new bytes can be seen.
+  // After the read: what writes to a file sets its time before the new bytes can be seen.
   const { identity } = await wholeOf(file);
   if (identity !== whole.identity) throw new Error(`${whole.digest} was changed while it was read`);
   return filled;

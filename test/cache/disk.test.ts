@@ -418,6 +418,24 @@ void t.test('16. strace: a disk that fails a step keeps nothing of it', { skip: 
   );
 });
 
+void t.test(
+  '55. strace: a look at a kept file that fails leaves none of its handles open',
+  { skip: noStrace },
+  async (t) => {
+    const path = await temporaryFolder(t);
+    await put(await openTier(t, path), processBlob);
+    // When it is opened, before it is verified, and after it was read; there is no fourth.
+    for (const when of [1, 2, 3, 4]) {
+      const inject = ['-e', 'trace=statx', '-e', `inject=statx:error=EIO:when=${when}`];
+      const under = ['strace', '-f', '-o', '/dev/null', '-P', fileOf(path, processDigest), ...inject];
+      const other = startStoreProcess(t, 'read', path, { under });
+      await other.said(when < 4 ? 'failed EIO' : 'right');
+      await other.said('open 0');
+      t.equal(await other.ended, 0);
+    }
+  },
+);
+
 // ---- A full disk
 
 function needsRoot(): string | false {
