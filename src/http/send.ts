@@ -153,9 +153,10 @@ function createSink(response: ServerResponse, stallMs: number, turns: Turns): Si
   };
   response.once('close', () => leave(new Error('the client has left')));
   const timer = setTimeout(() => {
-    // Silence is the client's fault only while there is something for it to take.
-    if (!isTaking) response.destroy(new Error('the client takes nothing'));
+    // Silence is the client's fault only while there is something for it to take, and no other answer is under way.
+    if (!isTaking && response.socket) response.destroy(new Error('the client takes nothing'));
   }, stallMs);
+  response.once('socket', () => timer.refresh());
   response.once('close', () => clearTimeout(timer));
 
   return {

@@ -1,4 +1,5 @@
 import { createServer } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import t from 'tap';
 import type { Blob } from '../../src/cache/tier.ts';
@@ -109,6 +110,30 @@ void t.test('14. a client that takes nothing is cut off', async (t) => {
   await until(() => closes() > 0, 'the cut');
   t.ok(closes() >= 1);
   socket.destroy();
+});
+
+void t.test('14. an answer that waits behind another is not cut off for it', async (t) => {
+  const first = Promise.withResolvers<ServerResponse>();
+  const sender = createSender({ stallMs: 100 });
+  const { blob } = steered({ read: (position) => Promise.resolve(bytes.subarray(position, position + 65_536)) });
+  const server = createServer((request, response) => {
+    if (request.url === '/first') return first.resolve(response);
+    const reply = { status: 200, headers: {}, body: { kind: 'blob' as const, blob } };
+    void sender.send(reply, request, response).catch(() => undefined);
+  });
+  const port = await listen(server);
+  t.teardown(() => server.close());
+  const questions = ['/first', '/second'].map((path) => `GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`);
+  let received = '';
+  const socket = connect(port, '127.0.0.1', () => socket.write(questions.join('')));
+  t.teardown(() => socket.destroy());
+  socket.on('data', (piece) => (received += piece.toString('latin1')));
+  const held = await first.promise;
+  // Twice the time in which it may take nothing.
+  for (let at = 0; at < 2; at++) await new Promise((resolve) => setTimeout(resolve, 100));
+  held.end('first');
+  await until(() => received.endsWith(bytes.toString('latin1')) || socket.destroyed, 'the second answer');
+  t.ok(received.endsWith(bytes.toString('latin1')));
 });
 
 void t.test('88. an empty blob is whole at once', async (t) => {
