@@ -51,7 +51,8 @@ t.teardown(() => registry.close());
 const images = Array.from({ length: 40 }, (_, at) => {
   const image = buildImage({
     platforms: ['linux/amd64', 'linux/arm64'],
-    payloadBytes: 20_000 * (1 + (at % 30)),
+    // Some are received into large buffers, and sent while they come.
+    payloadBytes: at % 8 === 7 ? 5_000_000 : 20_000 * (1 + (at % 30)),
     seed: `soak ${at}`,
   });
   registry.putImage(`team/r${at}`, '1', image);
@@ -72,7 +73,7 @@ async function startReplica(store: string): Promise<ServeProcess> {
     tags: { fresh: '2s', missing: '1s' },
     cache: {
       // Less than there is: something has to go all the time.
-      disk: { path: store, maxSize: '12MiB' },
+      disk: { path: store, maxSize: '24MiB' },
       memory: { maxSize: '4MiB', maxBlobSize: '64KiB' },
       redis: { url: redis.url, maxSize: '8MiB' },
     },
