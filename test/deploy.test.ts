@@ -197,6 +197,7 @@ void t.test('image: what it is made of is there, and what it runs, runs', async 
   }
   const [, user = ''] = /^USER (\S+)$/m.exec(dockerfile)!;
   t.match(user, /^[1-9]\d*:[1-9]\d*$/, 'a number, and not that of root');
+  t.match(dockerfile, /^USER [^]*^RUN node src\/narrows\.js/m, 'what is compiled is kept for each user apart');
   const [, configPath = ''] = /^ENV NARROWS_CONFIG=\/narrows\/(\S+)$/m.exec(dockerfile)!;
   const config = await configOf(configPath);
   const [, health = ''] = /^HEALTHCHECK .*CMD (\[.*\])$/m.exec(dockerfile)!;

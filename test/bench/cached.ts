@@ -56,7 +56,7 @@ function blob(size: string, bytes: number, clients: number, range?: string): Loa
 const loads: Load[] = [
   manifest('a manifest by tag', () => '/v2/library/x/manifests/1'),
   // What was said to others is not said again to who shows a credential, here one that nobody asked for.
-  manifest('the same, of who logs in', () => '/v2/library/x/manifests/1', ['Authorization: Basic bWU6bWU=']),
+  manifest('the same, with a credential', () => '/v2/library/x/manifests/1', ['Authorization: Basic bWU6bWU=']),
   manifest(
     'the same, narrowed',
     ({ name }) => `${name.startsWith('narrows') ? '/p/linux-arm64' : ''}/v2/library/x/manifests/1`,
@@ -78,6 +78,7 @@ const loads: Load[] = [
 export async function benchCached(options: CachedOptions): Promise<CachedFigures[]> {
   const found: CachedFigures[] = [];
   const wanted = loads.filter(({ name }) => options.which.test(name));
+  if (wanted.length === 0) throw new Error(`no load fits: ${loads.map(({ name }) => name).join('; ')}`);
   for (const bytes of new Set(wanted.map((one) => one.bytes))) {
     const upstream = startWorker<UpstreamOrder, UpstreamReady>('upstream.ts');
     const ready = await upstream.ask({ bytes, blobs: 1, bytesPerSecond: 0 });

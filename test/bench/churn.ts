@@ -28,8 +28,8 @@ type Start = (url: string, store: string) => Promise<Server>;
 const cases: [room: string, Start][] = [
   ['for all', (url, store) => startNarrows(url, { store })],
   ['for an eighth', (url, store) => startNarrows(url, { store, maxDiskBytes: smallBytes })],
-  ['for all', (url, store) => startNginx(url, 'buffers', { store })],
-  ['for an eighth', (url, store) => startNginx(url, 'buffers', { store, maxDiskBytes: smallBytes })],
+  ['for all', (url, store) => startNginx(url, { store })],
+  ['for an eighth', (url, store) => startNginx(url, { store, maxDiskBytes: smallBytes })],
 ];
 
 /** New blobs all the time: what does it cost that others have to go? */

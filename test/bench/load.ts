@@ -31,14 +31,15 @@ export async function load(server: Server, path: string, { clients, seconds, hea
   child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
   await new Promise((resolve) => child.once('exit', resolve));
   clearInterval(looking);
-  const [, requests = '0', took = '1'] = /(\d+) requests in ([\d.]+)(?:s|m)/.exec(out) ?? [];
+  const [, requests = '0', time = '1', timeUnit = 's'] = /(\d+) requests in ([\d.]+)([smh])/.exec(out) ?? [];
+  const took = Number(time) * { s: 1, m: 60, h: 3600 }[timeUnit as 's'];
   const [, amount = '0', unit = 'B'] = /Transfer\/sec:\s+([\d.]+)(B|KB|MB|GB)/.exec(out) ?? [];
   const bytesPerSecond = Number(amount) * { B: 1, KB: 2 ** 10, MB: 2 ** 20, GB: 2 ** 30 }[unit as 'B'];
   const cpuSeconds = usageOf(server.pid).cpuSeconds - before;
   return {
-    requestsPerSecond: Number(requests) / Number(took),
+    requestsPerSecond: Number(requests) / took,
     bytesPerSecond,
-    cpuSecondsPerGb: cpuSeconds / ((bytesPerSecond * Number(took)) / 1e9),
+    cpuSecondsPerGb: cpuSeconds / ((bytesPerSecond * took) / 1e9),
     cpuMsPerRequest: (1000 * cpuSeconds) / Number(requests),
     rssMiB,
     refused: Number(/Non-2xx or 3xx responses: (\d+)/.exec(out)?.[1] ?? 0),

@@ -1,9 +1,6 @@
-/**
- * npm run bench [-- --what cached,cold --rounds 5 --json]: figures of this machine, beside those of what else is
- * installed, by turns. `--peer name='command {upstream} {port} {store}'` adds another mirror.
- */
+/** `npm run bench`, and `npm run bench -- --help` for what can be chosen. */
 import { cpus } from 'node:os';
-import { parseArgs } from 'node:util';
+import { Command, InvalidArgumentError } from 'commander';
 import { benchBundle } from './bundle.ts';
 import { benchCached } from './cached.ts';
 import { benchChurn } from './churn.ts';
@@ -11,9 +8,9 @@ import { benchCold } from './cold.ts';
 import { benchCrowd } from './crowd.ts';
 import { benchHerd } from './herd.ts';
 import { benchImages } from './images.ts';
-import { hasProgram, startBare, startNarrows } from './processes.ts';
+import { hasProgram, startBare, startNarrows, startNginx } from './processes.ts';
 import { benchRedis } from './redis.ts';
-import { hashedNginx, starters } from './servers.ts';
+import { hashedByClients, starters } from './servers.ts';
 import { benchSilentRedis } from './silent-redis.ts';
 import type { SilentRedisFigures } from './silent-redis.ts';
 import { benchStart } from './start.ts';
@@ -29,30 +26,66 @@ import {
   startTable,
 } from './tables.ts';
 
-const { values } = parseArgs({
-  options: {
-    what: { type: 'string', default: 'cached,workers,cold,images,crowd,herd,churn,redis,silent,bundle,start' },
-    /** Of the cached ones, those whose names it fits. */
-    loads: { type: 'string', default: '' },
-    clients: { type: 'string', default: '1000' },
-    only: { type: 'string' },
-    peer: { type: 'string', multiple: true, default: [] },
-    gib: { type: 'string', default: '10' },
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '5' },
-    json: { type: 'boolean', default: false },
-  },
-});
+interface Values {
+  readonly what: string;
+  readonly loads: string;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly clients: number;
+  readonly gib: number;
+  readonly only?: string;
+  readonly peer: readonly string[];
+  readonly json: boolean;
+}
+
+const everything = 'cached,workers,cold,images,crowd,herd,churn,redis,silent,bundle,start';
+
+function number(text: string): number {
+  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('It is a number from 1.');
+  return Number(text);
+}
+
+const values = new Command('npm run bench --')
+  .description('Figures of this machine, of narrows and of what else is installed, by turns')
+  .option(
+    '--what <list>',
+    'which, all of them as a rule; "bundle" takes four times --gib in the folder for temporary files',
+    everything,
+  )
+  .option('--loads <pattern>', 'of the cached ones, those whose names it fits', '')
+  .option('--rounds <n>', 'how often each is measured; crowd, herd and silent have one round', number, 5)
+  .option('--seconds <n>', 'how long each cached load is measured', number, 5)
+  .option('--clients <n>', 'in the herd', number, 1000)
+  .option('--gib <n>', 'the size of the bundle', number, 1)
+  .option('--only <name>', 'the one server of this name')
+  .option(
+    '--peer <name=command>',
+    'another mirror, with {upstream}, {port} and {store}',
+    (peer, all: string[]) => [...all, peer],
+    [],
+  )
+  .option('--json', 'for machines', false)
+  .addHelpText(
+    'after',
+    '\nneeded: wrk; for their rows nginx, docker-registry, redis-server, and root and containerd for images',
+  )
+  .parse()
+  .opts<Values>();
+
 const say = (text: string) => void (values.json || process.stdout.write(text));
 const onStep = (text: string) => say(`${text}\n`);
-const rounds = Number(values.rounds);
+const { rounds, seconds } = values;
 const all = starters(values.peer, values.only);
-// The two ways of nginx to send differ in nothing else.
-const once = starters(values.peer, values.only, 'nginx, sendfile');
+if (all.length === 0) throw new Error(`no server here is called ${values.only}`);
+// What nginx has opened it has no use for where each asks for something else, or all for the same for long.
+const crowds = starters(values.peer, values.only, ['nginx, open files']);
+// What comes from upstream is sent the same way in all of them.
+const once = starters(values.peer, values.only, ['nginx, open files', 'nginx, sendfile']);
 
-const yardsticks = [startBare, ...(hasProgram('nginx') ? [hashedNginx] : [])];
+const hashed = [hashedByClients(startNarrows), ...(hasProgram('nginx') ? [hashedByClients(startNginx)] : [])];
+const yardsticks = [startBare, ...hashed];
 
-const cached = { rounds, seconds: Number(values.seconds), onStep };
+const cached = { rounds, seconds, onStep };
 const twoWorkers = (url: string) => startNarrows(url, { workers: 2 });
 
 const benches: Record<string, { program?: string; run(): Promise<unknown>; show(found: never): string }> = {
@@ -63,7 +96,7 @@ const benches: Record<string, { program?: string; run(): Promise<unknown>; show(
   },
   workers: {
     program: 'wrk',
-    run: () => benchCached({ ...cached, servers: [startNarrows, twoWorkers], which: /logs in/ }),
+    run: () => benchCached({ ...cached, servers: [startNarrows, twoWorkers], which: /with a credential/ }),
     show: cachedTable,
   },
   cold: {
@@ -71,29 +104,33 @@ const benches: Record<string, { program?: string; run(): Promise<unknown>; show(
     show: coldTable,
   },
   images: { program: 'containerd', run: () => benchImages(rounds, once, onStep), show: imagesTable },
-  crowd: { program: 'wrk', run: () => benchCrowd(once, onStep), show: crowdTable },
-  herd: { run: () => benchHerd(Number(values.clients), once, onStep), show: herdTable },
+  crowd: { program: 'wrk', run: () => benchCrowd(crowds, onStep), show: crowdTable },
+  herd: { run: () => benchHerd(values.clients, crowds, onStep), show: herdTable },
   churn: { run: () => benchChurn(rounds, hasProgram('nginx'), onStep), show: churnTable },
   redis: { program: 'redis-server', run: () => benchRedis(rounds, onStep), show: redisTable },
   silent: { program: 'redis-server', run: () => benchSilentRedis(onStep), show: silentLine },
-  bundle: { run: () => benchBundle(Number(values.gib), onStep), show: bundleTable },
+  bundle: { run: () => benchBundle(values.gib, onStep), show: bundleTable },
   start: { run: () => benchStart(rounds, onStep), show: startTable },
 };
 
 const machine = `${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}`;
 say(`${machine}\n\n`);
 const found: Record<string, unknown> = { machine };
-for (const what of values.what.split(',')) {
-  const bench = benches[what];
-  if (!bench) throw new Error(`there is no bench ${what}: ${Object.keys(benches).join(', ')}`);
-  if (bench.program !== undefined && !hasProgram(bench.program)) {
-    say(`${bench.program} is not installed: nothing measures ${what}\n\n`);
-    continue;
+try {
+  for (const what of values.what.split(',')) {
+    const bench = benches[what];
+    if (!bench) throw new Error(`there is no bench ${what}: ${everything}`);
+    if (bench.program !== undefined && !hasProgram(bench.program)) {
+      say(`${bench.program} is not installed: nothing measures ${what}\n\n`);
+      continue;
+    }
+    found[what] = await bench.run();
+    say(`\n${bench.show(found[what] as never)}\n`);
   }
-  found[what] = await bench.run();
-  say(`\n${bench.show(found[what] as never)}\n`);
+} finally {
+  // What was measured before something failed took its time.
+  if (values.json) process.stdout.write(`${JSON.stringify(found, undefined, 2)}\n`);
 }
-if (values.json) process.stdout.write(`${JSON.stringify(found, undefined, 2)}\n`);
 
 function silentLine({ p99Ms, addedMs }: SilentRedisFigures): string {
   return `p99 ${p99Ms.silent.toFixed(0)} ms, without Redis ${p99Ms.none.toFixed(0)} ms: ${addedMs.toFixed(0)} ms more\n`;

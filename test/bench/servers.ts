@@ -7,24 +7,30 @@ export type Starter = (upstreamUrl: string, options?: StoreOptions) => Promise<S
 /** No mirror at all. */
 export const direct: Starter = (url) => Promise.resolve({ name: 'direct', url, pid: 0, stop: () => Promise.resolve() });
 
-/** What nginx would take if it looked at what it passes on: its client does, and one has to on the same machine. */
-export const hashedNginx: Starter = async (url) => ({
-  ...(await startNginx(url)),
-  name: 'nginx, hashed',
-  isHashedByClients: true,
-});
+/** The same for clients that hash what they get on the same machine, as those of registries do; others do elsewhere. */
+export function hashedByClients(start: Starter): Starter {
+  return async (url, options) => {
+    const server = await start(url, options);
+    return { ...server, name: `${server.name}, hashed`, isHashedByClients: true };
+  };
+}
 
 /**
  * narrows first, and what is installed of what people would take instead.
  *
  * @param peers as `name=command`
- * @param only of these the one that is called so; `without` that one
+ * @param only of these the one that is called so; `without` those
  */
-export function starters(peers: readonly string[], only: string | undefined, without?: string): Starter[] {
+export function starters(
+  peers: readonly string[],
+  only: string | undefined,
+  without: readonly string[] = [],
+): Starter[] {
   const all: [name: string, program: string, Starter][] = [
     ['narrows', 'sh', (url, options) => startNarrows(url, options)],
     ['nginx', 'nginx', (url) => startNginx(url)],
-    ['nginx, sendfile', 'nginx', (url) => startNginx(url, 'sendfile')],
+    ['nginx, sendfile', 'nginx', (url) => startNginx(url, {}, 'nginx, sendfile')],
+    ['nginx, open files', 'nginx', (url) => startNginx(url, {}, 'nginx, open files')],
     ['docker-registry', 'docker-registry', (url) => startDockerRegistry(url)],
     ...peers.map((peer): [string, string, Starter] => {
       const [name = peer] = peer.split('=', 1);
@@ -32,6 +38,6 @@ export function starters(peers: readonly string[], only: string | undefined, wit
     }),
   ];
   return all.flatMap(([name, program, start]) =>
-    hasProgram(program) && (only === undefined || only === name) && name !== without ? [start] : [],
+    hasProgram(program) && (only === undefined || only === name) && !without.includes(name) ? [start] : [],
   );
 }
