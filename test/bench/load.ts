@@ -29,9 +29,10 @@ export async function load(server: Server, path: string, { clients, seconds, hea
   const child = spawn('wrk', args, { stdio: ['ignore', 'pipe', 'inherit'] });
   let out = '';
   child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-  await new Promise((resolve) => child.once('exit', resolve));
+  await new Promise((resolve) => child.once('close', resolve));
   clearInterval(looking);
-  const [, requests = '0', time = '1', timeUnit = 's'] = /(\d+) requests in ([\d.]+)([smh])/.exec(out) ?? [];
+  const [, requests = '', time = '', timeUnit = ''] = /(\d+) requests in ([\d.]+)([smh])/.exec(out) ?? [];
+  if (requests === '') throw new Error(`wrk does not say how many requests it made: ${out}`);
   const took = Number(time) * { s: 1, m: 60, h: 3600 }[timeUnit as 's'];
   const [, amount = '0', unit = 'B'] = /Transfer\/sec:\s+([\d.]+)(B|KB|MB|GB)/.exec(out) ?? [];
   const bytesPerSecond = Number(amount) * { B: 1, KB: 2 ** 10, MB: 2 ** 20, GB: 2 ** 30 }[unit as 'B'];

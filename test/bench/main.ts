@@ -11,6 +11,7 @@ import { benchImages } from './images.ts';
 import { hasProgram, startBare, startNarrows, startNginx } from './processes.ts';
 import { benchRedis } from './redis.ts';
 import { hashedByClients, starters } from './servers.ts';
+import type { Starter } from './servers.ts';
 import { benchSilentRedis } from './silent-redis.ts';
 import type { SilentRedisFigures } from './silent-redis.ts';
 import { benchStart } from './start.ts';
@@ -28,7 +29,7 @@ import {
 
 interface Values {
   readonly what: string;
-  readonly loads: string;
+  readonly loads?: RegExp;
   readonly rounds: number;
   readonly seconds: number;
   readonly clients: number;
@@ -45,23 +46,48 @@ function number(text: string): number {
   return Number(text);
 }
 
+function size(text: string): number {
+  if (!(Number(text) > 0)) throw new InvalidArgumentError('It is a number above 0.');
+  return Number(text);
+}
+
+function pattern(text: string): RegExp {
+  try {
+    return new RegExp(text);
+  } catch {
+    throw new InvalidArgumentError('It is a regular expression.');
+  }
+}
+
+function which(text: string): string {
+  const wrong = text.split(',').find((name) => !everything.split(',').includes(name));
+  if (wrong !== undefined) throw new InvalidArgumentError(`There is no ${wrong}: ${everything}.`);
+  return text;
+}
+
+function withPeer(peer: string, others: readonly string[]): string[] {
+  if (!/^[^=]+=./.test(peer)) throw new InvalidArgumentError('It is a name, "=" and a command.');
+  return [...others, peer];
+}
+
 const values = new Command('npm run bench --')
   .description('Figures of this machine, of narrows and of what else is installed, by turns')
   .option(
     '--what <list>',
     'which, all of them as a rule; "bundle" takes four times --gib in the folder for temporary files',
+    which,
     everything,
   )
-  .option('--loads <pattern>', 'of the cached ones, those whose names it fits', '')
-  .option('--rounds <n>', 'how often each is measured; crowd, herd and silent have one round', number, 5)
+  .option('--loads <pattern>', 'of the cached ones, those whose names it fits', pattern)
+  .option('--rounds <n>', 'how often each is measured; crowd, herd, silent and bundle have one round', number, 5)
   .option('--seconds <n>', 'how long each cached load is measured', number, 5)
   .option('--clients <n>', 'in the herd', number, 1000)
-  .option('--gib <n>', 'the size of the bundle', number, 1)
-  .option('--only <name>', 'the one server of this name')
+  .option('--gib <n>', 'the size of the bundle', size, 1)
+  .option('--only <name>', 'the one server of this name (cached, cold, images, crowd, herd)')
   .option(
     '--peer <name=command>',
-    'another mirror, with {upstream}, {port} and {store}',
-    (peer, all: string[]) => [...all, peer],
+    'another mirror, with {upstream}, {port} and {store} (cached, cold, images, crowd, herd)',
+    withPeer,
     [],
   )
   .option('--json', 'for machines', false)
@@ -75,12 +101,16 @@ const values = new Command('npm run bench --')
 const say = (text: string) => void (values.json || process.stdout.write(text));
 const onStep = (text: string) => say(`${text}\n`);
 const { rounds, seconds } = values;
-const all = starters(values.peer, values.only);
-if (all.length === 0) throw new Error(`no server here is called ${values.only}`);
+function serversBut(...without: string[]): Starter[] {
+  const found = starters(values.peer, values.only, without);
+  if (found.length === 0) throw new Error(`no server is called ${values.only} there`);
+  return found;
+}
+const all = serversBut();
 // What nginx has opened it has no use for where each asks for something else, or all for the same for long.
-const crowds = starters(values.peer, values.only, ['nginx, open files']);
+const forCrowds = () => serversBut('nginx, open files');
 // What comes from upstream is sent the same way in all of them.
-const once = starters(values.peer, values.only, ['nginx, open files', 'nginx, sendfile']);
+const forMisses = () => serversBut('nginx, open files', 'nginx, sendfile');
 
 const hashed = [hashedByClients(startNarrows), ...(hasProgram('nginx') ? [hashedByClients(startNginx)] : [])];
 const yardsticks = [startBare, ...hashed];
@@ -91,7 +121,7 @@ const twoWorkers = (url: string) => startNarrows(url, { workers: 2 });
 const benches: Record<string, { program?: string; run(): Promise<unknown>; show(found: never): string }> = {
   cached: {
     program: 'wrk',
-    run: () => benchCached({ ...cached, servers: all, which: new RegExp(values.loads) }),
+    run: () => benchCached({ ...cached, servers: all, which: values.loads ?? /./ }),
     show: cachedTable,
   },
   workers: {
@@ -100,12 +130,12 @@ const benches: Record<string, { program?: string; run(): Promise<unknown>; show(
     show: cachedTable,
   },
   cold: {
-    run: () => benchCold(rounds, values.only === undefined ? [...once, ...yardsticks] : once, onStep),
+    run: () => benchCold(rounds, [...forMisses(), ...(values.only === undefined ? yardsticks : [])], onStep),
     show: coldTable,
   },
-  images: { program: 'containerd', run: () => benchImages(rounds, once, onStep), show: imagesTable },
-  crowd: { program: 'wrk', run: () => benchCrowd(crowds, onStep), show: crowdTable },
-  herd: { run: () => benchHerd(values.clients, crowds, onStep), show: herdTable },
+  images: { program: 'containerd', run: () => benchImages(rounds, forMisses(), onStep), show: imagesTable },
+  crowd: { program: 'wrk', run: () => benchCrowd(forCrowds(), onStep), show: crowdTable },
+  herd: { run: () => benchHerd(values.clients, forCrowds(), onStep), show: herdTable },
   churn: { run: () => benchChurn(rounds, hasProgram('nginx'), onStep), show: churnTable },
   redis: { program: 'redis-server', run: () => benchRedis(rounds, onStep), show: redisTable },
   silent: { program: 'redis-server', run: () => benchSilentRedis(onStep), show: silentLine },
@@ -118,10 +148,9 @@ say(`${machine}\n\n`);
 const found: Record<string, unknown> = { machine };
 try {
   for (const what of values.what.split(',')) {
-    const bench = benches[what];
-    if (!bench) throw new Error(`there is no bench ${what}: ${everything}`);
+    const bench = benches[what]!;
     if (bench.program !== undefined && !hasProgram(bench.program)) {
-      say(`${bench.program} is not installed: nothing measures ${what}\n\n`);
+      process.stderr.write(`${bench.program} is not installed: nothing measures ${what}\n\n`);
       continue;
     }
     found[what] = await bench.run();

@@ -424,12 +424,19 @@ void t.test(
   async (t) => {
     const path = await temporaryFolder(t);
     await put(await openTier(t, path), processBlob);
-    // When it is opened, before it is verified, and after it was read; there is no fourth.
-    for (const when of [1, 2, 3, 4]) {
-      const inject = ['-e', 'trace=statx', '-e', `inject=statx:error=EIO:when=${when}`];
+    // A look when it is opened, before it is verified, and after it was read; there is no fourth. It is opened twice.
+    for (const [call, error, when, said] of [
+      ['statx', 'EIO', 1, 'failed EIO'],
+      ['statx', 'EIO', 2, 'failed EIO'],
+      ['statx', 'EIO', 3, 'failed EIO'],
+      ['statx', 'EIO', 4, 'right'],
+      ['openat', 'EMFILE', 1, 'failed EMFILE'],
+      ['openat', 'EMFILE', 2, 'failed EMFILE'],
+    ] as const) {
+      const inject = ['-e', `trace=${call}`, '-e', `inject=${call}:error=${error}:when=${when}`];
       const under = ['strace', '-f', '-o', '/dev/null', '-P', fileOf(path, processDigest), ...inject];
       const other = startStoreProcess(t, 'read', path, { under });
-      await other.said(when < 4 ? 'failed EIO' : 'right');
+      await other.said(said);
       await other.said('open 0');
       t.equal(await other.ended, 0);
     }
