@@ -57,8 +57,9 @@ export function createFileReaders(budgetBytes: number): FileReaders {
   const files = new Map<string, Shared>();
 
   function join(whole: SharedFile): Shared {
-    const shared = files.get(keyOf(whole)) ?? { readers: 0, chunks: new Map() };
-    files.set(keyOf(whole), shared);
+    const key = keyOf(whole);
+    const shared = files.get(key) ?? { readers: 0, chunks: new Map() };
+    files.set(key, shared);
     shared.readers++;
     return shared;
   }
