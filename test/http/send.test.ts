@@ -116,9 +116,15 @@ void t.test('14. an answer that waits behind another is not cut off for it', asy
   const first = Promise.withResolvers<ServerResponse>();
   const sender = createSender({ stallMs: 100 });
   const { blob } = steered({ read: (position) => Promise.resolve(bytes.subarray(position, position + 65_536)) });
+  const large = Buffer.alloc(64 * 1024 * 1024);
+  const { blob: never, closes } = steered(bytesBlob(large, 'miss'));
   const server = createServer((request, response) => {
     if (request.url === '/first') return first.resolve(response);
-    const reply = { status: 200, headers: {}, body: { kind: 'blob' as const, blob } };
+    const reply = {
+      status: 200,
+      headers: {},
+      body: { kind: 'blob' as const, blob: request.url === '/never' ? never : blob },
+    };
     void sender.send(reply, request, response).catch(() => undefined);
   });
   const port = await listen(server);
@@ -129,8 +135,12 @@ void t.test('14. an answer that waits behind another is not cut off for it', asy
   t.teardown(() => socket.destroy());
   socket.on('data', (piece) => (received += piece.toString('latin1')));
   const held = await first.promise;
-  // Twice the time in which it may take nothing.
-  for (let at = 0; at < 2; at++) await new Promise((resolve) => setTimeout(resolve, 100));
+  // One that began to take nothing later has been cut off: the time for that has passed.
+  const idle = connect(port, '127.0.0.1', () => idle.write('GET /never HTTP/1.1\r\nhost: x\r\n\r\n'));
+  t.teardown(() => idle.destroy());
+  idle.pause();
+  idle.on('error', () => undefined);
+  await until(() => closes() > 0, 'the cut');
   held.end('first');
   await until(() => received.endsWith(bytes.toString('latin1')) || socket.destroyed, 'the second answer');
   t.ok(received.endsWith(bytes.toString('latin1')));
